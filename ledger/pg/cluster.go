@@ -1,0 +1,750 @@
+package pg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger/pg/internal/postmaster"
+)
+
+// Limits of the private cluster.
+const (
+	// fastStop is how long PostgreSQL may take to end its sessions and write
+	// everything out; after that it is stopped at once and recovers at the next start.
+	fastStop = 20 * time.Second
+	// immediateStop is how long it may take to stop at once before it is killed.
+	immediateStop = 5 * time.Second
+	// joinedGrace is how long the owner's stop waits for other commands that use the cluster.
+	joinedGrace = 5 * time.Second
+	// ownerWait is how long a start waits for another process to let go of the
+	// data directory: a command that ends soon, or a process being killed.
+	ownerWait = 15 * time.Second
+	// joinWait is how long a command waits for a PostgreSQL that another
+	// process is just starting; it covers a recovery.
+	joinWait = 2 * time.Minute
+	// orphanWait is how long the backends of a dead postmaster may take to end by themselves.
+	orphanWait = 5 * time.Second
+	// poll is how often anything above is looked at.
+	poll = 50 * time.Millisecond
+	// firstRestart and lastRestart bound the pause before PostgreSQL is started
+	// again after it ended by itself; the pause doubles in between.
+	firstRestart = 100 * time.Millisecond
+	lastRestart  = 5 * time.Second
+	// maxSocketPath is the longest path of a Unix socket in bytes, without the closing zero.
+	maxSocketPath = 107
+)
+
+const (
+	// systemHome holds the clusters of a root who keeps data where nobody else may go.
+	systemHome = "/var/lib/zvonok"
+	// clusterDatabase is the one database of the private cluster.
+	clusterDatabase = "zvonok"
+	// socketName is the file PostgreSQL makes in its socket folder.
+	socketName = ".s.PGSQL.5432"
+)
+
+// ErrClusterInUse says that another process runs the private PostgreSQL of this data directory.
+var ErrClusterInUse = errors.New("another zvonok runs on this data directory")
+
+// ClusterConfig says where the private PostgreSQL lives.
+type ClusterConfig struct {
+	// DataDir is the setting data_dir; the cluster is its folder postgres.
+	DataDir string
+	// Log takes what the supervisor has to say; PostgreSQL's own log is a file
+	// in the cluster's folder log, one per weekday, each emptied before it is used again.
+	Log *slog.Logger
+}
+
+// Cluster is the private PostgreSQL of one data directory.
+//
+// It listens on a Unix socket in a closed folder and on nothing else. The
+// kernel stops it when the process that started it dies, even by kill -9; a
+// server found running all the same is taken over. When PostgreSQL ends by
+// itself it is started again. The data is never deleted, nor touched by another
+// major version.
+//
+// Files under DataDir/postgres:
+//
+//	data/         PostgreSQL's data directory
+//	log/          PostgreSQL's log files
+//	start.log     what the last start said before there was a log
+//	owner.lock    held by the process that runs the cluster, with its id inside
+//	users.lock    shared by the commands that use a cluster run by another process
+//	.s.PGSQL.5432 the socket, unless this path is too long for one
+type Cluster struct {
+	paths    clusterPaths
+	programs postmaster.Programs
+	account  postmaster.Account
+	log      *slog.Logger
+
+	owner *os.File // the lock on owner.lock; nil when the cluster was joined
+	user  *os.File // the shared lock on users.lock; nil when the cluster is our own
+
+	former int // the process that ran the cluster before us, or 0
+
+	// server is replaced at each restart. It belongs to the goroutine that
+	// starts the cluster, then to the supervisor, then to Stop.
+	server   *postmaster.Child
+	stopping context.CancelFunc // tells the supervisor
+	ended    chan struct{}      // closed when the supervisor has returned
+	stop     sync.Once
+	stopErr  error
+}
+
+// clusterPaths are the places of a cluster.
+type clusterPaths struct {
+	home, data, log, socketDir string
+}
+
+// StartCluster starts the private PostgreSQL, making it first where there is
+// none, and returns when it answers and has our database. It waits a little for
+// another process that is about to let go of the data directory and then
+// returns ErrClusterInUse. ctx bounds the start alone; the cluster runs until
+// Stop.
+func StartCluster(ctx context.Context, config ClusterConfig) (*Cluster, error) {
+	return startCluster(ctx, config, ownerWait)
+}
+
+// JoinCluster is for commands beside a running zvonok: it uses the private
+// PostgreSQL that another process runs, or starts it for its own time. Either
+// way the caller stops the Cluster it gets; a cluster of another process goes
+// on running then.
+func JoinCluster(ctx context.Context, config ClusterConfig) (*Cluster, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, joinWait,
+		fmt.Errorf("%w, but its PostgreSQL does not answer", ErrClusterInUse))
+	defer cancel()
+	for {
+		joined, err := join(config)
+		if err != nil || joined != nil {
+			return joined, err
+		}
+		started, err := startCluster(ctx, config, 0)
+		if !errors.Is(err, ErrClusterInUse) {
+			return started, err
+		}
+		// The other process is starting or stopping the cluster.
+		if err := pause(ctx, poll); err != nil {
+			return nil, fmt.Errorf("wait for the private PostgreSQL of another process: %w", err)
+		}
+	}
+}
+
+// Attach returns the address of the private PostgreSQL of a data directory if
+// one is running and answers, whoever runs it. The cluster may stop at any
+// time; a command that works on it uses JoinCluster, for which a stop waits.
+func Attach(dataDir string) (address string, ok bool) {
+	paths, err := locate(dataDir)
+	if err != nil {
+		return "", false
+	}
+	file, err := postmaster.ReadPIDFile(paths.data)
+	if err != nil || file.SocketDir == "" || !postmaster.Serves(file.PID, paths.data) {
+		return "", false
+	}
+	paths.socketDir = file.SocketDir
+	ctx, cancel := context.WithTimeout(context.Background(), connectTimeout)
+	defer cancel()
+	if err := answers(ctx, paths.url(clusterDatabase)); err != nil {
+		return "", false
+	}
+	return paths.url(clusterDatabase), true
+}
+
+// URL returns the address of the cluster's database, for its owner: migrations
+// use it as it is, the pool takes AppRole on it.
+func (c *Cluster) URL() string { return c.paths.url(clusterDatabase) }
+
+// Stop ends the cluster: after a little time for commands that joined it,
+// sessions are cut and everything is written out; if that takes more than 20 s
+// or ctx ends, PostgreSQL is stopped at once, which loses nothing but costs a
+// recovery at the next start. Stop of a joined cluster only leaves it. Further
+// calls return what the first did.
+func (c *Cluster) Stop(ctx context.Context) error {
+	c.stop.Do(func() { c.stopErr = c.end(ctx) })
+	return c.stopErr
+}
+
+// RemoveCluster deletes the private PostgreSQL of a data directory and all that
+// is in it. One that is in use gives ErrClusterInUse.
+func RemoveCluster(ctx context.Context, dataDir string) error {
+	paths, err := locate(dataDir)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(paths.home); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	owner, _, err := takeOwnership(ctx, paths.home, ownerWait)
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	if len(postmaster.Servers(paths.data)) > 0 {
+		return fmt.Errorf("%w: PostgreSQL itself is still running in %s", ErrClusterInUse, paths.data)
+	}
+	for _, path := range []string{paths.home, filepath.Join(dataDir, "postgres")} { // the latter may be a link
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove the private PostgreSQL: %w", err)
+		}
+	}
+	return nil
+}
+
+func startCluster(ctx context.Context, config ClusterConfig, wait time.Duration) (_ *Cluster, err error) {
+	paths, account, err := makeHome(config)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cluster{paths: paths, account: account, log: config.Log, ended: make(chan struct{})}
+	if c.owner, c.former, err = takeOwnership(ctx, paths.home, wait); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.owner.Close())
+		}
+	}()
+	if c.programs, err = findPrograms(ctx, paths.data); err != nil {
+		return nil, err
+	}
+	if err := c.initialise(ctx); err != nil {
+		return nil, err
+	}
+	if c.paths.socketDir, err = socketDir(paths.home, account); err != nil {
+		return nil, err
+	}
+	if err := c.run(ctx); err != nil {
+		return nil, err
+	}
+	if err := c.createDatabase(ctx); err != nil {
+		c.shutDown(ctx)
+		return nil, err
+	}
+	supervised, cancel := context.WithCancel(context.Background())
+	c.stopping = cancel
+	go c.supervise(supervised)
+	return c, nil
+}
+
+func join(config ClusterConfig) (*Cluster, error) {
+	paths, err := locate(config.DataDir)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(paths.home); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	user, err := os.OpenFile(filepath.Join(paths.home, "users.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("join the private PostgreSQL: %w", err)
+	}
+	// The owner takes this lock for itself once it stops.
+	if syscall.Flock(int(user.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+		if _, ok := Attach(config.DataDir); ok {
+			file, err := postmaster.ReadPIDFile(paths.data)
+			if err == nil {
+				paths.socketDir = file.SocketDir
+				return &Cluster{paths: paths, log: config.Log, user: user}, nil
+			}
+		}
+	}
+	return nil, user.Close()
+}
+
+// locate names the places of a cluster without touching them. Links on the way
+// are followed, so that the data directory is known as the kernel knows it.
+func locate(dataDir string) (clusterPaths, error) {
+	home, err := filepath.Abs(filepath.Join(dataDir, "postgres"))
+	if err != nil {
+		return clusterPaths{}, fmt.Errorf("find the folder of the private PostgreSQL: %w", err)
+	}
+	for existing := home; existing != "/"; existing = filepath.Dir(existing) {
+		if real, err := filepath.EvalSymlinks(existing); err == nil {
+			home = real + strings.TrimPrefix(home, existing)
+			break
+		}
+	}
+	return clusterPaths{home: home, data: filepath.Join(home, "data"), log: filepath.Join(home, "log")}, nil
+}
+
+func (p clusterPaths) url(database string) string {
+	return (&url.URL{
+		Scheme: "postgres", User: url.User(postmaster.Superuser), Path: "/" + database,
+		RawQuery: url.Values{"host": {p.socketDir}}.Encode(),
+	}).String()
+}
+
+// makeHome makes the cluster's folder and picks the account to run it.
+func makeHome(config ClusterConfig) (clusterPaths, postmaster.Account, error) {
+	paths, err := locate(config.DataDir)
+	if err != nil {
+		return clusterPaths{}, postmaster.Account{}, err
+	}
+	account, err := postmaster.ServiceAccount(paths.home)
+	if err != nil {
+		return clusterPaths{}, account, err
+	}
+	if err := os.MkdirAll(config.DataDir, 0o755); err != nil {
+		return clusterPaths{}, account, fmt.Errorf("make the data directory: %w", err)
+	}
+	if err := account.Reach(paths.home); err != nil {
+		if paths, err = moveHome(config, paths, account, err); err != nil {
+			return clusterPaths{}, account, err
+		}
+	}
+	for _, dir := range []string{paths.home, paths.log} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return clusterPaths{}, account, fmt.Errorf("make the folder of the private PostgreSQL: %w", err)
+		}
+		if err := os.Chmod(dir, 0o700); err != nil {
+			return clusterPaths{}, account, fmt.Errorf("close the folder of the private PostgreSQL: %w", err)
+		}
+		if err := account.Own(dir); err != nil {
+			return clusterPaths{}, account, err
+		}
+	}
+	return paths, account, nil
+}
+
+// moveHome finds another place for the cluster of a root whose data directory
+// lies where PostgreSQL's account may not go, which is the rule below a home of
+// root: a folder of its own under systemHome, to which a link is left in the
+// data directory. What exists already is not moved: that is the caller's
+// unreachable.
+func moveHome(
+	config ClusterConfig, paths clusterPaths, account postmaster.Account, unreachable error,
+) (clusterPaths, error) {
+	home := filepath.Join(systemHome, shortHash(paths.home))
+	temporary := strings.HasPrefix(paths.home, os.TempDir()+"/") // is not to leave anything behind
+	if _, err := os.Lstat(paths.home); err == nil || temporary || account.Reach(home) != nil {
+		return clusterPaths{}, unreachable
+	}
+	if err := os.MkdirAll(systemHome, 0o755); err != nil {
+		return clusterPaths{}, errors.Join(unreachable, err)
+	}
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		return clusterPaths{}, errors.Join(unreachable, err)
+	}
+	if err := os.Symlink(home, filepath.Join(config.DataDir, "postgres")); err != nil {
+		return clusterPaths{}, errors.Join(unreachable, err)
+	}
+	config.Log.Info("PostgreSQL does not run as root, and its account may not enter the data directory: "+
+		"the private PostgreSQL is kept elsewhere, with a link to it", "account", account.Name, "dir", home)
+	return locate(config.DataDir)
+}
+
+// takeOwnership locks owner.lock and returns which process had it before. The
+// kernel frees the lock when the process ends, however it ends, so no stale
+// lock can be left.
+func takeOwnership(ctx context.Context, home string, wait time.Duration) (_ *os.File, former int, err error) {
+	lock, err := os.OpenFile(filepath.Join(home, "owner.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, 0, fmt.Errorf("open the lock of the data directory: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	readFormer := func() int {
+		var text [32]byte
+		n, _ := lock.ReadAt(text[:], 0) // an empty file is read as no process
+		pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+		if err != nil {
+			return 0
+		}
+		return pid
+	}
+	deadline := time.Now().Add(wait)
+	for syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		if !time.Now().Before(deadline) {
+			return nil, 0, fmt.Errorf("%w: process %d, in %s", ErrClusterInUse, readFormer(), filepath.Dir(home))
+		}
+		if err := pause(ctx, poll); err != nil {
+			return nil, 0, fmt.Errorf("wait for the lock of the data directory: %w", err)
+		}
+	}
+	former = readFormer()
+	if err := lock.Truncate(0); err != nil {
+		return nil, 0, fmt.Errorf("write the lock of the data directory: %w", err)
+	}
+	if _, err := lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0); err != nil {
+		return nil, 0, fmt.Errorf("write the lock of the data directory: %w", err)
+	}
+	return lock, former, nil
+}
+
+// findPrograms finds the programs of the version that made the data directory,
+// or the newest for a new one.
+func findPrograms(ctx context.Context, dataDir string) (postmaster.Programs, error) {
+	text, err := os.ReadFile(filepath.Join(dataDir, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return postmaster.Find(ctx, 0)
+	}
+	if err != nil {
+		return postmaster.Programs{}, fmt.Errorf("read the version of the data directory: %w", err)
+	}
+	major, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		return postmaster.Programs{}, fmt.Errorf("%s says %q, which is no version of PostgreSQL",
+			filepath.Join(dataDir, "PG_VERSION"), strings.TrimSpace(string(text)))
+	}
+	programs, err := postmaster.Find(ctx, major)
+	if err != nil {
+		return postmaster.Programs{}, fmt.Errorf("%s was made by PostgreSQL %d: %w. "+
+			"Install version %d again (postgresql-%d), or move the data with pg_dump or pg_upgrade and give database.url",
+			dataDir, major, err, major, major)
+	}
+	return programs, nil
+}
+
+// initialise makes the data directory where there is none. It is made beside
+// its place and renamed, so that a half-made one is never taken for a whole.
+func (c *Cluster) initialise(ctx context.Context) error {
+	if _, err := os.Stat(filepath.Join(c.paths.data, "PG_VERSION")); err == nil {
+		return c.account.Admit(c.paths.data)
+	}
+	if entries, err := os.ReadDir(c.paths.data); err == nil && len(entries) > 0 {
+		return fmt.Errorf("%s holds files but no PostgreSQL data: look what they are and move them away", c.paths.data)
+	}
+	c.log.Info("making the private PostgreSQL", "dir", c.paths.data, "version", c.programs.Major)
+	unfinished := c.paths.data + ".new"
+	if err := os.RemoveAll(unfinished); err != nil {
+		return fmt.Errorf("remove a half-made data directory: %w", err)
+	}
+	if err := c.programs.Init(ctx, c.account, unfinished, true); err != nil {
+		return err
+	}
+	if err := c.account.Admit(unfinished); err != nil {
+		return err
+	}
+	if err := os.Rename(unfinished, c.paths.data); err != nil {
+		return fmt.Errorf("put the new data directory in its place: %w", err)
+	}
+	return nil
+}
+
+// socketDir returns where the socket goes: the cluster's own folder, or one
+// with a short name for a data directory that lies too deep.
+func socketDir(home string, account postmaster.Account) (string, error) {
+	if len(filepath.Join(home, socketName)) <= maxSocketPath {
+		return home, nil
+	}
+	parent := os.Getenv("XDG_RUNTIME_DIR")
+	if os.Geteuid() == 0 {
+		parent = "/run"
+	}
+	if info, err := os.Stat(parent); parent == "" || err != nil || !info.IsDir() {
+		parent = "/tmp"
+	}
+	dir := filepath.Join(parent, "zvonok-"+shortHash(home))
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		return dir, account.Own(dir)
+	} else if !errors.Is(err, fs.ErrExist) {
+		return "", fmt.Errorf("make a folder for PostgreSQL's socket: %w", err)
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", fmt.Errorf("look at the folder of PostgreSQL's socket: %w", err)
+	}
+	// In a folder that all may write to, somebody else could have made it.
+	stat, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || stat.Uid != account.UID || !info.IsDir() || info.Mode().Perm() != 0o700 {
+		return "", fmt.Errorf("%s, the folder for PostgreSQL's socket, is not a closed folder of the account %s: "+
+			"remove it", dir, account.Name)
+	}
+	return dir, nil
+}
+
+// run takes over a server that works on the data directory already, or starts
+// one, and waits until it answers.
+func (c *Cluster) run(ctx context.Context) error {
+	adopted, err := c.adopt(ctx)
+	if err != nil || adopted {
+		return err
+	}
+	if err := c.clearOrphans(ctx); err != nil {
+		return err
+	}
+	return c.launch(ctx)
+}
+
+// adopt takes over a running server. One that the kernel or anybody has told to
+// stop does not answer any more; then adopt waits for its end and takes nothing.
+func (c *Cluster) adopt(ctx context.Context) (bool, error) {
+	for {
+		file, err := postmaster.ReadPIDFile(c.paths.data)
+		if errors.Is(err, fs.ErrNotExist) || (err == nil && !postmaster.Serves(file.PID, c.paths.data)) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("read which server is running: %w", err)
+		}
+		// A server whose parent is still dying is about to be told to stop.
+		parent := postmaster.Parent(file.PID)
+		orphaned := parent != c.former || parent == os.Getpid()
+		if file.SocketDir != "" && orphaned {
+			running := c.paths
+			running.socketDir = file.SocketDir
+			if answers(ctx, running.url("postgres")) == nil {
+				server, err := postmaster.Adopt(file.PID)
+				if err != nil {
+					return false, fmt.Errorf("take over a running server: %w", err)
+				}
+				c.log.Info("took over the private PostgreSQL that was running", "pid", file.PID)
+				c.paths, c.server = running, server
+				return true, nil
+			}
+		}
+		if err := pause(ctx, poll); err != nil {
+			return false, fmt.Errorf("wait for the server of process %d to answer or to end: %w", file.PID, err)
+		}
+	}
+}
+
+// clearOrphans waits for the backends of a postmaster that was killed, and ends
+// those that do not notice: PostgreSQL does not start beside them. With nobody
+// left, a pid file that remains is stale; PostgreSQL would take it for a live
+// one if its number has been given to another process since.
+func (c *Cluster) clearOrphans(ctx context.Context) error {
+	for began, asked := time.Now(), false; ; {
+		orphans := postmaster.Servers(c.paths.data)
+		if len(orphans) == 0 {
+			break
+		}
+		if time.Since(began) > orphanWait {
+			signal := syscall.SIGQUIT
+			if asked {
+				signal = syscall.SIGKILL
+			}
+			c.log.Warn("ending backends of a dead PostgreSQL", "count", len(orphans), "signal", signal.String())
+			for _, pid := range orphans {
+				_ = syscall.Kill(pid, signal) // it may have ended by itself
+			}
+			began, asked = time.Now(), true
+		}
+		if err := pause(ctx, poll); err != nil {
+			return fmt.Errorf("wait for the backends of a dead PostgreSQL: %w", err)
+		}
+	}
+	err := os.Remove(filepath.Join(c.paths.data, "postmaster.pid"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove a stale pid file: %w", err)
+	}
+	return nil
+}
+
+// launch starts PostgreSQL and waits until it answers.
+func (c *Cluster) launch(ctx context.Context) error {
+	if err := c.writeSettings(); err != nil {
+		return err
+	}
+	startLog, err := os.OpenFile(filepath.Join(c.paths.home, "start.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open the log of PostgreSQL's start: %w", err)
+	}
+	defer startLog.Close()
+	cmd := exec.Command(c.programs.Postgres(), "-D", c.paths.data,
+		"-c", "listen_addresses=",
+		"-c", "unix_socket_directories="+c.paths.socketDir,
+		"-c", "unix_socket_permissions=0700",
+		"-c", "port=5432")
+	cmd.Dir = "/" // the account may not enter ours
+	cmd.Env = postmaster.Environment()
+	cmd.Stdout, cmd.Stderr = startLog, startLog
+	cmd.SysProcAttr = c.account.Attributes()
+	server, err := postmaster.StartChild(cmd, syscall.SIGINT)
+	if err != nil {
+		return err
+	}
+	c.server = server
+	if err := c.awaitAnswer(ctx, server); err != nil {
+		c.shutDown(ctx)
+		return err
+	}
+	return nil
+}
+
+// awaitAnswer connects until PostgreSQL answers. Recovery after a crash may
+// take its time, so there is no limit here but ctx.
+func (c *Cluster) awaitAnswer(ctx context.Context, server *postmaster.Child) error {
+	began, said := time.Now(), false
+	for {
+		if answers(ctx, c.paths.url("postgres")) == nil {
+			return nil
+		}
+		select {
+		case <-server.Exited():
+			return fmt.Errorf("PostgreSQL did not start: %w: %s", server.Err(), c.lastWords())
+		case <-ctx.Done():
+			return fmt.Errorf("wait for PostgreSQL to start: %w", context.Cause(ctx))
+		case <-time.After(poll):
+		}
+		if !said && time.Since(began) > connectTimeout {
+			said = true
+			c.log.Info("the private PostgreSQL is recovering")
+		}
+	}
+}
+
+// lastWords returns the end of what PostgreSQL wrote at its start.
+func (c *Cluster) lastWords() string {
+	text, err := os.ReadFile(filepath.Join(c.paths.home, "start.log"))
+	if err != nil {
+		return "its log cannot be read"
+	}
+	const enough = 600
+	return strings.TrimSpace(string(text[max(0, len(text)-enough):]))
+}
+
+func (c *Cluster) createDatabase(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.paths.url("postgres"))
+	if err != nil {
+		return fmt.Errorf("connect to the private PostgreSQL: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var exists bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", clusterDatabase).
+		Scan(&exists); err != nil {
+		return fmt.Errorf("look for the database: %w", err)
+	}
+	if exists {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+clusterDatabase); err != nil {
+		return fmt.Errorf("create the database: %w", err)
+	}
+	return nil
+}
+
+// supervise starts PostgreSQL again whenever it ends by itself.
+func (c *Cluster) supervise(ctx context.Context) {
+	defer close(c.ended)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.server.Exited():
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		c.log.Error("the private PostgreSQL has ended by itself, starting it again", "error", c.server.Err())
+		for wait := firstRestart; ; wait = min(2*wait, lastRestart) {
+			err := c.run(ctx)
+			if err == nil {
+				c.log.Info("the private PostgreSQL is running again")
+				break
+			}
+			if ctx.Err() != nil {
+				return
+			}
+			c.log.Error("the private PostgreSQL does not start", "error", err, "retry_in", wait)
+			if pause(ctx, wait) != nil {
+				return
+			}
+		}
+	}
+}
+
+func (c *Cluster) end(ctx context.Context) error {
+	if c.owner == nil {
+		if err := c.user.Close(); err != nil {
+			return fmt.Errorf("leave the private PostgreSQL: %w", err)
+		}
+		return nil
+	}
+	users, err := c.awaitUsers(ctx)
+	c.stopping()
+	<-c.ended
+	c.shutDown(ctx)
+	if err != nil {
+		return errors.Join(err, c.owner.Close())
+	}
+	return errors.Join(users.Close(), c.owner.Close())
+}
+
+// awaitUsers waits until no command uses the cluster any more, or long enough,
+// and keeps new ones out.
+func (c *Cluster) awaitUsers(ctx context.Context) (*os.File, error) {
+	users, err := os.OpenFile(filepath.Join(c.paths.home, "users.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("wait for the users of the private PostgreSQL: %w", err)
+	}
+	deadline := time.Now().Add(joinedGrace)
+	for syscall.Flock(int(users.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil && time.Now().Before(deadline) {
+		if pause(ctx, poll) != nil {
+			break
+		}
+	}
+	return users, nil
+}
+
+// shutDown stops the server, ever less gently, and returns when it is gone.
+func (c *Cluster) shutDown(ctx context.Context) {
+	defer c.awaitLast()
+	server := c.server
+	server.Signal(syscall.SIGINT)
+	select {
+	case <-server.Exited():
+		return
+	case <-time.After(fastStop):
+	case <-ctx.Done():
+	}
+	c.log.Warn("the private PostgreSQL takes long to stop, stopping it at once; it will recover at the next start")
+	server.Signal(syscall.SIGQUIT)
+	select {
+	case <-server.Exited():
+		return
+	case <-time.After(immediateStop):
+	}
+	server.Signal(syscall.SIGKILL)
+	<-server.Exited()
+}
+
+// awaitLast waits for the process that writes the log, which by its nature ends
+// after the server.
+func (c *Cluster) awaitLast() {
+	deadline := time.Now().Add(immediateStop)
+	for len(postmaster.Servers(c.paths.data)) > 0 && time.Now().Before(deadline) {
+		time.Sleep(poll)
+	}
+}
+
+// answers tells whether a server takes a statement.
+func answers(ctx context.Context, address string) error {
+	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	return conn.Ping(ctx)
+}
+
+// pause waits, or returns the cause for which ctx ended.
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,163 @@
+-- Owner: ledger/topup.
+
+-- +goose Up
+
+CREATE SCHEMA topup;
+GRANT USAGE ON SCHEMA topup TO zvonok_app;
+
+-- A bank or a network of terminals that tops accounts up. A payment is booked
+-- from the partner's clearing account (kind bank, owner name) under the source
+-- bank/NAME.
+CREATE TABLE topup.partner (
+    id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name              text NOT NULL UNIQUE CHECK (name ~ '^[a-z0-9][a-z0-9_-]{0,31}$'),
+    dialect           text NOT NULL CHECK (dialect IN ('osmp', 'sber')),
+    -- The payees it takes money for, by the payment codes that payers know (R36).
+    payment_codes     text[] NOT NULL CHECK (cardinality(payment_codes) > 0),
+    -- The networks it calls from.
+    allow             cidr[] NOT NULL CHECK (cardinality(allow) > 0),
+    -- Basic authentication, '' for none.
+    login             text NOT NULL DEFAULT '',
+    password_salt     bytea,
+    password_hash     bytea,
+    -- What the partner's signature is made with, '' for none. It is needed in
+    -- clear, since the signature is a hash over it.
+    secret            text NOT NULL DEFAULT '',
+    -- How much of a name a check shows (D5).
+    show              text NOT NULL DEFAULT 'masked' CHECK (show IN ('masked', 'short', 'full')),
+    min_amount        bigint NOT NULL DEFAULT 1000,
+    max_amount        bigint NOT NULL DEFAULT 1500000,
+    -- Where the partner's numbers differ from its dialect's: {"not_found": 2}.
+    codes             jsonb NOT NULL DEFAULT '{}',
+    -- The columns of its registry; null for our own format.
+    layout            jsonb,
+    may_cancel        boolean NOT NULL DEFAULT false,
+    -- The zone of the times it sends.
+    time_zone         text NOT NULL DEFAULT 'Europe/Moscow',
+    -- Limits of checks in a minute: all of them; wrong account numbers; wrong
+    -- ones and different ones within ten thousand neighbouring numbers.
+    max_checks        integer NOT NULL CHECK (max_checks > 0),
+    max_wrong         integer NOT NULL CHECK (max_wrong > 0),
+    max_range_wrong   integer NOT NULL CHECK (max_range_wrong > 0),
+    max_range_numbers integer NOT NULL CHECK (max_range_numbers > 0),
+    -- Its clearing account and what it has settled, in ledger.account.
+    clearing_id       bigint NOT NULL,
+    settled_id        bigint NOT NULL,
+    added_at          timestamptz NOT NULL,
+    CHECK (min_amount BETWEEN 1000 AND max_amount),
+    CHECK (max_amount <= 1500000),
+    CHECK ((login = '') = (password_hash IS NULL)),
+    CHECK ((password_salt IS NULL) = (password_hash IS NULL))
+);
+GRANT SELECT, INSERT ON topup.partner TO zvonok_app;
+
+-- A payment, written in the transaction that books it. The key is the
+-- partner's id alone: with the account in it, a resend to another account would
+-- be booked twice. event_id is the fact, and the number we give the bank
+-- (prv_txn, EXT_ID). No foreign key to the partner: each would lock its row.
+CREATE TABLE topup.payment (
+    partner_id    bigint NOT NULL,
+    txn_id        text NOT NULL CHECK (txn_id ~ '^[0-9]{1,20}$'),
+    event_id      bigint NOT NULL UNIQUE,
+    amount        bigint NOT NULL CHECK (amount > 0),
+    -- Where it went; null when it went to the suspense account.
+    wallet_id     bigint,
+    -- When the bank took the money, by its clock, and when we booked it, by ours.
+    bank_at       timestamptz NOT NULL,
+    booked_at     timestamptz NOT NULL,
+    -- The date of booked_at in the partner's zone.
+    day           date NOT NULL,
+    -- The account number as the bank gave it.
+    account       text NOT NULL CHECK (length(account) BETWEEN 1 AND 64),
+    -- The payee it was taken for; '' when the account is not known.
+    payee_code    text NOT NULL,
+    terminal      text NOT NULL CHECK (length(terminal) <= 64),
+    origin        text NOT NULL CHECK (origin IN ('pay', 'registry')),
+    state         text NOT NULL CHECK (state IN ('credited', 'suspense', 'released', 'cancelled')),
+    -- Why it went to the suspense account.
+    reason        text NOT NULL CHECK (reason IN ('', 'closed', 'left', 'payee', 'unknown', 'amount')),
+    -- What the bank was told, and what it is told again; null when that is the same.
+    answer        bytea NOT NULL,
+    repeat_answer bytea,
+    PRIMARY KEY (partner_id, txn_id),
+    CHECK ((reason = '') = (wallet_id IS NOT NULL))
+);
+CREATE INDEX payment_day ON topup.payment (partner_id, day);
+CREATE INDEX payment_suspense ON topup.payment (booked_at) WHERE state = 'suspense';
+GRANT SELECT, INSERT ON topup.payment TO zvonok_app;
+GRANT UPDATE (state, reason, wallet_id) ON topup.payment TO zvonok_app;
+
+-- A registry of a partner: what it says it took on a day for a payee. No file
+-- is taken twice, neither the same bytes nor the same number.
+CREATE TABLE topup.registry_file (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    partner_id  bigint NOT NULL REFERENCES topup.partner (id),
+    name        text NOT NULL,
+    sha256      bytea NOT NULL,
+    -- '' when the file is of all payees.
+    payee_code  text NOT NULL,
+    day         date NOT NULL,
+    number      integer NOT NULL,
+    received_at timestamptz NOT NULL,
+    lines       integer NOT NULL,
+    total       bigint NOT NULL,
+    -- The event of the settlement booked for it; null for an empty file.
+    event_id    bigint,
+    -- Closed when no line of it is open.
+    state       text NOT NULL CHECK (state IN ('parsed', 'matched', 'closed')),
+    UNIQUE (partner_id, sha256),
+    UNIQUE (partner_id, payee_code, day, number)
+);
+GRANT SELECT, INSERT ON topup.registry_file TO zvonok_app;
+GRANT UPDATE (state, event_id) ON topup.registry_file TO zvonok_app;
+
+-- A line of a registry with what became of it, or, with a null line, a payment
+-- of ours that the registry should have had. event_id is our payment.
+CREATE TABLE topup.registry_line (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    -- No foreign key: a hundred thousand lines would be a hundred thousand look-ups of one row.
+    file_id     bigint NOT NULL,
+    line        integer,
+    event_id    bigint NOT NULL,
+    txn_id      text NOT NULL,
+    at          timestamptz NOT NULL,
+    amount      bigint NOT NULL,
+    fee         bigint NOT NULL,
+    -- Our sum less the bank's: what the clearing account is off by.
+    difference  bigint NOT NULL,
+    account     text NOT NULL,
+    terminal    text NOT NULL,
+    state       text NOT NULL CHECK (state IN ('matched', 'other_day', 'amount_differs', 'account_differs',
+                                               'bank_only', 'ledger_only', 'duplicate')),
+    -- An open line waits for someone; one of ledger_only is in dispute after hold_until.
+    open        boolean NOT NULL,
+    hold_until  date,
+    -- How it was settled: by a posting, by a later file, or by hand with a posting or none.
+    resolution  text CHECK (resolution IN ('posted', 'carried_over', 'reversed', 'written_off', 'agreed')),
+    resolved_by text,
+    resolved_at timestamptz,
+    UNIQUE (file_id, line),
+    CHECK ((state = 'ledger_only') = (line IS NULL)),
+    CHECK ((state = 'ledger_only') = (hold_until IS NOT NULL)),
+    CHECK (NOT (open AND resolution IS NOT NULL))
+);
+-- A payment is claimed by one line of the bank's.
+CREATE UNIQUE INDEX registry_line_claim ON topup.registry_line (event_id) WHERE state NOT IN ('duplicate', 'ledger_only');
+CREATE UNIQUE INDEX registry_line_missing ON topup.registry_line (event_id) WHERE state = 'ledger_only';
+CREATE INDEX registry_line_open ON topup.registry_line (file_id) WHERE open;
+GRANT SELECT, INSERT ON topup.registry_line TO zvonok_app;
+GRANT UPDATE (open, resolution, resolved_by, resolved_at) ON topup.registry_line TO zvonok_app;
+
+-- A place of a bank where accounts are topped up (R36); point is the way to pay.
+CREATE TABLE topup.office (
+    point   text NOT NULL,
+    name    text NOT NULL CHECK (name <> ''),
+    address text NOT NULL CHECK (address <> ''),
+    phone   text NOT NULL DEFAULT '',
+    metro   text NOT NULL DEFAULT '',
+    hours   text NOT NULL,
+    break   text NOT NULL DEFAULT '',
+    weekend text NOT NULL DEFAULT '',
+    PRIMARY KEY (point, name, address)
+);
+GRANT SELECT, INSERT, DELETE ON topup.office TO zvonok_app;

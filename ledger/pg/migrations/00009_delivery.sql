@@ -1,0 +1,197 @@
+-- Owner: gateway/delivery.
+-- +goose Up
+
+CREATE SCHEMA delivery;
+
+-- Ids are handed out in blocks of 1,000, so that a batch needs no round trip
+-- to learn the ids of its rows.
+CREATE SEQUENCE delivery.delivery_block INCREMENT BY 1000;
+
+-- One message to one address. The row is the truth; River carries only ids.
+--
+-- No index touches a column that changes while the message lives, so every
+-- change of state is a HOT update (fillfactor leaves it room on the page).
+-- Whoever looks for unfinished rows finds them through River's jobs, which
+-- name them by (id, at).
+CREATE TABLE delivery.delivery (
+	id                bigint      NOT NULL,
+	at                timestamptz NOT NULL,
+	event_id          bigint      NOT NULL,
+	representative_id bigint,
+	-- Whose news it is, for a recall; null for answers and codes.
+	organisation_id   bigint,
+	topic             text        NOT NULL,
+	channel           text        NOT NULL CHECK (channel IN ('sms', 'email', 'push')),
+	address           text        NOT NULL,
+	priority          smallint    NOT NULL CHECK (priority BETWEEN 1 AND 3),
+	-- Unknown outcomes may be sent again: never, once within the life, once after ten minutes.
+	again             text        NOT NULL CHECK (again IN ('never', 'fresh', 'later')),
+	expires_at        timestamptz NOT NULL,
+	body              text        NOT NULL,
+	-- While it waits, a sibling's news of the same family joins it; joined lists their events.
+	family            text,
+	joined            bigint[]    NOT NULL DEFAULT '{}',
+	-- There is a row in delivery.spare.
+	spare             boolean     NOT NULL DEFAULT false,
+	-- Recalled while it was on its way: it is not sent a second time.
+	recalled          boolean     NOT NULL DEFAULT false,
+	state             text        NOT NULL DEFAULT 'queued'
+	                  CHECK (state IN ('queued', 'sending', 'sent', 'delivered', 'partial', 'unknown', 'failed', 'stale', 'recalled')),
+	operator          text,
+	-- attempt numbers the tries; failures counts only those that spend the allowance.
+	attempt           smallint    NOT NULL DEFAULT 0,
+	failures          smallint    NOT NULL DEFAULT 0,
+	resent            boolean     NOT NULL DEFAULT false,
+	-- The routes tried so far, for the failover to one not tried yet.
+	tried             text[]      NOT NULL DEFAULT '{}',
+	-- The process that marked the row 'sending'; after its death the outcome is unknown.
+	sender            text,
+	-- Why it stands where it stands: an outcome class and a status code in words.
+	reason            text,
+	sending_at        timestamptz,
+	settled_at        timestamptz,
+	PRIMARY KEY (id, at)
+) PARTITION BY RANGE (at);
+
+-- The timeline of a phone or mailbox, newest first.
+CREATE INDEX delivery_address ON delivery.delivery (address, at);
+-- Rows come in the order of time: a recall finds those since a moment.
+CREATE INDEX delivery_at ON delivery.delivery USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
+
+CREATE TABLE delivery.delivery_default PARTITION OF delivery.delivery DEFAULT WITH (fillfactor = 60);
+
+-- A letter's subject and bodies, for channel 'email' only.
+CREATE TABLE delivery.letter (
+	delivery_id bigint      NOT NULL,
+	at          timestamptz NOT NULL,
+	subject     text        NOT NULL,
+	text_body   text        NOT NULL,
+	html_body   text        NOT NULL,
+	PRIMARY KEY (delivery_id, at)
+) PARTITION BY RANGE (at);
+CREATE TABLE delivery.letter_default PARTITION OF delivery.letter DEFAULT;
+
+-- The same message for the recipient's next channel (notices.md, Fall-back),
+-- stored with the message it stands in for. taken_at is set once; next_id is
+-- the delivery it became, null when that address takes nothing either.
+CREATE TABLE delivery.spare (
+	delivery_id bigint      NOT NULL,
+	at          timestamptz NOT NULL,
+	channel     text        NOT NULL CHECK (channel IN ('sms', 'email', 'push')),
+	address     text        NOT NULL,
+	patience    interval    NOT NULL,
+	body        text        NOT NULL,
+	subject     text,
+	text_body   text,
+	html_body   text,
+	taken_at    timestamptz,
+	next_id     bigint,
+	next_at     timestamptz,
+	PRIMARY KEY (delivery_id, at)
+) PARTITION BY RANGE (at);
+CREATE TABLE delivery.spare_default PARTITION OF delivery.spare DEFAULT;
+
+-- What went over the air: one row per SMS part and attempt (or one per letter
+-- handed to the relay), with the operator's id and what became of it.
+CREATE TABLE delivery.part (
+	delivery_id  bigint      NOT NULL,
+	delivery_at  timestamptz NOT NULL,
+	attempt      smallint    NOT NULL,
+	number       smallint    NOT NULL,
+	count        smallint    NOT NULL,
+	operator     text        NOT NULL,
+	-- The id as the operator gave it, and its canonical key (see receipt.go).
+	message_id   text        NOT NULL,
+	message_key  text        NOT NULL,
+	status       bigint      NOT NULL,
+	state        text        NOT NULL CHECK (state IN
+	             ('refused', 'accepted', 'enroute', 'delivered', 'undelivered', 'expired', 'deleted', 'rejected')),
+	error        text,
+	submitted_at timestamptz NOT NULL,
+	done_at      timestamptz,
+	PRIMARY KEY (delivery_id, submitted_at, attempt, number)
+) PARTITION BY RANGE (submitted_at);
+CREATE INDEX part_message ON delivery.part (operator, message_key) WHERE message_key <> '';
+CREATE INDEX part_submitted ON delivery.part USING brin (submitted_at) WITH (pages_per_range = 32, autosummarize = on);
+CREATE TABLE delivery.part_default PARTITION OF delivery.part DEFAULT WITH (fillfactor = 70);
+
+-- Every receipt as it came, written before it is acknowledged.
+CREATE TABLE delivery.receipt (
+	id          bigint GENERATED BY DEFAULT AS IDENTITY,
+	received_at timestamptz NOT NULL,
+	operator    text        NOT NULL,
+	message_id  text        NOT NULL,
+	address     text        NOT NULL,
+	state       text        NOT NULL,
+	error       text        NOT NULL,
+	submit_at   timestamptz,
+	done_at     timestamptz,
+	raw         text        NOT NULL,
+	PRIMARY KEY (id, received_at)
+) PARTITION BY RANGE (received_at);
+CREATE TABLE delivery.receipt_default PARTITION OF delivery.receipt DEFAULT;
+
+-- Receipts whose message is not known (yet): kept 72 hours, matched from the
+-- other side when the part is written.
+CREATE TABLE delivery.orphan (
+	receipt_id  bigint      NOT NULL PRIMARY KEY,
+	received_at timestamptz NOT NULL,
+	operator    text        NOT NULL,
+	keys        text[]      NOT NULL,
+	address     text        NOT NULL,
+	state       text        NOT NULL,
+	error       text        NOT NULL,
+	done_at     timestamptz
+);
+CREATE INDEX orphan_keys ON delivery.orphan USING gin (keys);
+CREATE INDEX orphan_received ON delivery.orphan (received_at);
+
+-- Two final receipts for one part that disagree, for the operator's engineer.
+CREATE TABLE delivery.receipt_conflict (
+	receipt_id  bigint      NOT NULL,
+	received_at timestamptz NOT NULL,
+	operator    text        NOT NULL,
+	message_id  text        NOT NULL,
+	had         text        NOT NULL,
+	got         text        NOT NULL
+);
+
+-- What is known of an address: who asked us to stop, and its health.
+CREATE TABLE delivery.address (
+	channel       text        NOT NULL,
+	address       text        NOT NULL,
+	opted_out_at  timestamptz,
+	suppressed_at timestamptz,
+	reason        text,
+	-- Permanent refusals in a row; a delivery clears them.
+	refusals      smallint    NOT NULL DEFAULT 0,
+	PRIMARY KEY (channel, address)
+);
+
+-- Messages per address and day, for the cap (notices.md).
+CREATE TABLE delivery.quota (
+	day     date     NOT NULL,
+	channel text     NOT NULL,
+	address text     NOT NULL,
+	sent    integer  NOT NULL,
+	PRIMARY KEY (day, channel, address)
+) WITH (fillfactor = 70);
+
+-- +goose StatementBegin
+DO $$
+DECLARE
+	parent regclass;
+	month  date;
+BEGIN
+	FOREACH parent IN ARRAY ARRAY['delivery.delivery', 'delivery.letter', 'delivery.spare', 'delivery.part', 'delivery.receipt']::regclass[] LOOP
+		FOR month IN SELECT (date_trunc('month', now()) + n * interval '1 month')::date FROM generate_series(-1, 3) n LOOP
+			PERFORM ledger.ensure_month(parent, month);
+		END LOOP;
+	END LOOP;
+END
+$$;
+-- +goose StatementEnd
+
+GRANT USAGE ON SCHEMA delivery TO zvonok_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA delivery TO zvonok_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA delivery TO zvonok_app;
