@@ -1,0 +1,278 @@
+package ledger_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"golang.org/x/sync/errgroup"
+
+	"zvonok/ledger"
+	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
+)
+
+// The benchmark of the book.
+const (
+	benchWallets = 300_000
+	benchPayees  = 50
+	benchClients = 8
+	// benchBurst is how long each of the things compared runs in a round, and
+	// benchRounds how often: their order alternates, the median counts.
+	benchBurst  = 2 * time.Second
+	benchRounds = 3
+)
+
+// bench is a private cluster with the settings of production, a city of wallets
+// and, beside it, a database of pgbench.
+type bench struct {
+	testing.TB
+	pool    *pgxpool.Pool
+	book    *ledger.Book
+	wallets []ledger.AccountID
+	buffets []ledger.AccountID
+	serial  atomic.Int64
+	pgbench string // the program; empty when the machine has none
+	tpcb    string // the URL of its database
+}
+
+func newBench(b *testing.B) *bench {
+	b.Helper()
+	ctx := b.Context()
+	dir, err := os.MkdirTemp("", "zvonok-bench-")
+	check(b, err)
+	b.Cleanup(func() { check(b, os.RemoveAll(dir)) })
+	check(b, os.Chmod(dir, 0o711)) // PostgreSQL may run as another account
+	cluster, err := pg.StartCluster(ctx, pg.ClusterConfig{DataDir: filepath.Join(dir, "data"), Log: slog.New(slog.DiscardHandler)})
+	check(b, err)
+	b.Cleanup(func() { check(b, cluster.Stop(context.WithoutCancel(ctx))) })
+	_, err = pg.Migrate(ctx, cluster.URL())
+	check(b, err)
+	pool, err := pg.Open(ctx, pg.Config{URL: cluster.URL(), MaxConns: benchClients + 2, AppName: "bench", Role: pg.AppRole})
+	check(b, err)
+	b.Cleanup(pool.Close)
+	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: pg.RiverSchema, Logger: slog.New(slog.DiscardHandler)})
+	check(b, err)
+	x := &bench{TB: b, pool: pool, book: ledger.NewBook(jobs)}
+	x.openWallets()
+	x.preparePgbench(cluster.URL())
+	return x
+}
+
+func check(b testing.TB, err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// openWallets makes the city: wallets with 10,000 roubles each and the usual threshold.
+func (x *bench) openWallets() {
+	x.Helper()
+	ctx := x.Context()
+	check(x, pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+			return err
+		}
+		for _, statement := range []string{
+			`INSERT INTO ledger.organisation (code, kind, name, short_name, time_zone) VALUES ('s', 'school', 'S', 'S', 'Europe/Moscow')`,
+			fmt.Sprintf(`INSERT INTO ledger.person (code, organisation_id, kind, family_name, given_name)
+			             SELECT 'p' || i, o.id, 'pupil', 'Ivanov', 'Ivan' FROM generate_series(1, %d) AS i, ledger.organisation o`, benchWallets),
+		} {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		openings := make([]ledger.WalletOpening, benchWallets)
+		for i := range openings {
+			openings[i] = ledger.WalletOpening{Person: ledger.PersonID(i + 1), Number: fmt.Sprintf("%09d", i)}
+		}
+		began := time.Now()
+		if err := ledger.OpenWallets(ctx, tx, openings); err != nil {
+			return err
+		}
+		x.Logf("%d wallets opened in %s", benchWallets, time.Since(began).Round(time.Millisecond))
+		names := []ledger.SystemAccount{{Kind: ledger.Bank, Owner: "mkb"}}
+		for i := range benchPayees {
+			names = append(names, ledger.SystemAccount{Kind: ledger.Buffet, Owner: strconv.Itoa(i)})
+		}
+		ids, err := ledger.SystemAccounts(ctx, tx, names...)
+		if err != nil {
+			return err
+		}
+		x.buffets = ids[1:]
+		rows, err := tx.Query(ctx, `SELECT account_id FROM ledger.balance ORDER BY account_id`)
+		if err != nil {
+			return err
+		}
+		x.wallets, err = pgx.CollectRows(rows, pgx.RowTo[ledger.AccountID])
+		if err != nil {
+			return err
+		}
+		thresholds := make([]ledger.Threshold, benchWallets)
+		for i := range thresholds {
+			thresholds[i] = ledger.Threshold{Person: ledger.PersonID(i + 1), Owner: 1, Amount: 150 * money.Rouble}
+		}
+		if err := ledger.LoadThresholds(ctx, tx, thresholds); err != nil {
+			return err
+		}
+		for chunk := range slices.Chunk(x.wallets, 20_000) {
+			entries := make([]ledger.Entry, len(chunk))
+			for i, wallet := range chunk {
+				entries[i] = x.entry(ledger.TopUp, ids[0], wallet, 10_000*money.Rouble)
+			}
+			if _, err := ledger.NewBook(nil).Post(ctx, tx, entries); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+}
+
+func (x *bench) preparePgbench(url string) {
+	x.Helper()
+	ctx := x.Context()
+	conn, err := pgx.Connect(ctx, url)
+	check(x, err)
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, `VACUUM ANALYZE`)
+	check(x, err)
+	var folder string
+	check(x, conn.QueryRow(ctx, `SELECT setting FROM pg_config WHERE name = 'BINDIR'`).Scan(&folder))
+	program := filepath.Join(folder, "pgbench")
+	if _, err := exec.LookPath(program); err != nil {
+		x.Logf("no pgbench beside the server: rates without ratios")
+		return
+	}
+	_, err = conn.Exec(ctx, `CREATE DATABASE tpcb`)
+	check(x, err)
+	x.pgbench, x.tpcb = program, regexp.MustCompile(`/[^/?]+\?`).ReplaceAllString(url, "/tpcb?")
+	if out, err := exec.CommandContext(ctx, program, "-i", "-q", "-s", "10", x.tpcb).CombinedOutput(); err != nil {
+		x.Fatalf("prepare pgbench: %v: %s", err, out)
+	}
+	_, err = conn.Exec(ctx, `CHECKPOINT`)
+	check(x, err)
+}
+
+// tpcbRate is the transactions per second of one burst of pgbench; 0 without
+// pgbench, or when the machine was too busy for a single one.
+func (x *bench) tpcbRate() float64 {
+	x.Helper()
+	if x.pgbench == "" {
+		return 0
+	}
+	out, err := exec.CommandContext(x.Context(), x.pgbench, "-n", "-M", "prepared", "-c", strconv.Itoa(benchClients), "-j", "2",
+		"-T", strconv.Itoa(int(benchBurst.Seconds())), x.tpcb).CombinedOutput()
+	if err != nil {
+		x.Fatalf("run pgbench: %v: %s", err, out)
+	}
+	found := regexp.MustCompile(`tps = ([0-9.]+)`).FindSubmatch(out)
+	if found == nil {
+		return 0
+	}
+	rate, err := strconv.ParseFloat(string(found[1]), 64)
+	check(x, err)
+	return rate
+}
+
+func (x *bench) entry(kind ledger.Kind, from, to ledger.AccountID, amount money.Amount) ledger.Entry {
+	serial := x.serial.Add(1)
+	return ledger.Entry{
+		Event: ledger.EventID(serial), Kind: kind, Debit: from, Credit: to, Amount: amount,
+		Source: "till/" + strconv.FormatInt(serial%500, 10), ExternalID: strconv.FormatInt(serial, 10), OccurredAt: today,
+	}
+}
+
+// postRate is the postings per second of one burst of calls of size sales each,
+// every call a transaction of its own, to payees providers.
+func (x *bench) postRate(size, payees int) float64 {
+	x.Helper()
+	var posted atomic.Int64
+	began := time.Now()
+	group, ctx := errgroup.WithContext(x.Context())
+	for client := range benchClients {
+		group.Go(func() error {
+			random := rand.New(rand.NewPCG(uint64(client), uint64(x.serial.Load())))
+			entries := make([]ledger.Entry, size)
+			for time.Since(began) < benchBurst {
+				for i := range entries {
+					entries[i] = x.entry(ledger.BuffetSale, x.wallets[random.IntN(len(x.wallets))],
+						x.buffets[random.IntN(payees)], money.Amount(1+random.IntN(100_00)))
+				}
+				var verdicts []ledger.Verdict
+				if err := pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) (err error) {
+					verdicts, err = x.book.Post(ctx, tx, entries)
+					return err
+				}); err != nil {
+					return err
+				}
+				for _, v := range verdicts {
+					if v.Code != ledger.CodePosted {
+						return fmt.Errorf("a sale is %s", v.Code)
+					}
+				}
+				posted.Add(int64(size))
+			}
+			return nil
+		})
+	}
+	check(x, group.Wait())
+	return float64(posted.Load()) / time.Since(began).Seconds()
+}
+
+func median(values []float64) float64 {
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+// BenchmarkPost measures postings per second beside pgbench's TPC-B on the same
+// cluster in the same minute (T20): in each round pgbench runs before and after,
+// and the ratio is to the mean of the two. one/spread compares sales that all go
+// to one provider with sales spread over fifty.
+func BenchmarkPost(b *testing.B) {
+	x := newBench(b)
+	x.postRate(500, benchPayees) // plans and caches
+	x.tpcbRate()
+	for _, row := range []struct {
+		name string
+		size int
+	}{{"single", 1}, {"batch=50", 50}, {"batch=500", 500}} {
+		b.Run(row.name, func(b *testing.B) {
+			for b.Loop() {
+				var rates, ratios, shared []float64
+				for range benchRounds {
+					before := x.tpcbRate()
+					spread := x.postRate(row.size, benchPayees)
+					one := x.postRate(row.size, 1)
+					again := x.postRate(row.size, benchPayees)
+					spread = (spread + again) / 2
+					after := x.tpcbRate()
+					rates, shared = append(rates, spread), append(shared, one/spread)
+					if before > 0 && after > 0 {
+						ratios = append(ratios, spread*2/(before+after))
+					}
+				}
+				b.ReportMetric(median(rates), "postings/s")
+				b.ReportMetric(median(shared), "one/spread")
+				if len(ratios) > 0 {
+					b.ReportMetric(median(ratios), "x-pgbench")
+				}
+			}
+			b.ReportMetric(0, "ns/op") // a round has no meaning as an operation
+		})
+	}
+}

@@ -1,0 +1,127 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
+)
+
+// Day is a closed accounting day.
+type Day struct {
+	// Day is the date, at midnight UTC.
+	Day      time.Time
+	ClosedAt time.Time
+	// Postings and Amount count and sum its postings, Late those of them that
+	// belonged to an earlier day. They are 0 until it is sealed.
+	Postings int64
+	Amount   money.Amount
+	Late     int64
+	// Seal is the SHA-256 over the seal of the closed day before and every
+	// posting of this one; nil until it is sealed.
+	Seal []byte
+}
+
+// CloseDays closes every open day that has postings, up to and including
+// through, and seals all closed days. actor is who did it, for the log. Nobody
+// who posts waits longer than the postings under way take; sealing locks
+// nothing. It returns the days it sealed. Stopped in the middle, it is repeated.
+func CloseDays(ctx context.Context, pool *pgxpool.Pool, through time.Time, actor string) ([]Day, error) {
+	through = dateOf(through)
+	for {
+		var day *time.Time
+		if err := pool.QueryRow(ctx, `
+			SELECT coalesce((SELECT min(p.booking_day)
+			                   FROM ledger.posting p
+			                  WHERE p.booking_day > g.closed_through AND p.booking_day <= $1), $1)
+			  FROM ledger.gate g
+			 WHERE g.closed_through < $1`, through).Scan(&day); err != nil {
+			if errors.Is(err, pgx.ErrNoRows) {
+				break
+			}
+			return nil, fmt.Errorf("find the first open day: %w", err)
+		}
+		if _, err := pool.Exec(ctx, `SELECT ledger.close_day($1, $2)`, day, actor); err != nil {
+			return nil, fmt.Errorf("close the day %s: %w", day.Format(time.DateOnly), err)
+		}
+	}
+	rows, err := pool.Query(ctx, `SELECT day FROM ledger.day WHERE seal IS NULL AND day <= $1 ORDER BY day`, through)
+	if err != nil {
+		return nil, fmt.Errorf("find days to seal: %w", err)
+	}
+	dates, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, fmt.Errorf("find days to seal: %w", err)
+	}
+	for _, date := range dates {
+		if err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			// A day of a large city takes longer than any request may.
+			_, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', '0', true)`)
+			if err == nil {
+				_, err = tx.Exec(ctx, `SELECT ledger.seal_day($1, $2)`, date, actor)
+			}
+			return err
+		}); err != nil {
+			return nil, fmt.Errorf("seal the day %s: %w", date.Format(time.DateOnly), err)
+		}
+	}
+	return Days(ctx, pool, dates)
+}
+
+// Days returns those of the days that are closed, in order.
+func Days(ctx context.Context, q pg.Querier, days []time.Time) ([]Day, error) {
+	rows, err := q.Query(ctx, `
+		SELECT day, closed_at, coalesce(postings, 0), coalesce(amount, 0), coalesce(late, 0), seal
+		  FROM ledger.day
+		 WHERE day = ANY ($1)
+		 ORDER BY day`, days)
+	if err != nil {
+		return nil, fmt.Errorf("read closed days: %w", err)
+	}
+	closed, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Day])
+	if err != nil {
+		return nil, fmt.Errorf("read closed days: %w", err)
+	}
+	return closed, nil
+}
+
+// ReopenDay opens a closed day, and with it all later ones, whose seals are
+// void from then on. What was done, by whom and why stays in the log, with the
+// old seals.
+func ReopenDay(ctx context.Context, tx pgx.Tx, day time.Time, actor, reason string) error {
+	if _, err := tx.Exec(ctx, `SELECT ledger.reopen_day($1, $2, $3)`, dateOf(day), actor, reason); err != nil {
+		return fmt.Errorf("reopen the day %s: %w", day.Format(time.DateOnly), err)
+	}
+	return nil
+}
+
+// Turnover is what an account moved on a closed day.
+type Turnover struct {
+	Account AccountID
+	// Opening and Closing are credits less debits up to and with this day.
+	Opening, Debit, Credit, Closing money.Amount
+	Postings                        int64
+}
+
+// Turnovers returns what each account moved on a sealed day.
+func Turnovers(ctx context.Context, q pg.Querier, day time.Time) ([]Turnover, error) {
+	rows, err := q.Query(ctx, `
+		SELECT account_id, opening, debit, credit, closing, postings
+		  FROM ledger.day_account
+		 WHERE day = $1
+		 ORDER BY account_id`, dateOf(day))
+	if err != nil {
+		return nil, fmt.Errorf("read turnovers: %w", err)
+	}
+	turnovers, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Turnover])
+	if err != nil {
+		return nil, fmt.Errorf("read turnovers: %w", err)
+	}
+	return turnovers, nil
+}

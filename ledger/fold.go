@@ -1,0 +1,100 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
+)
+
+// Fold adds the postings of finished transactions to the totals of the accounts
+// that are not wallets and returns how many it added. It is called every few
+// seconds by one process; a second call at the same time waits and finds little.
+func (b *Book) Fold(ctx context.Context, q pg.Querier) (int64, error) {
+	var added int64
+	if err := q.QueryRow(ctx, `SELECT ledger.fold_postings()`).Scan(&added); err != nil {
+		return 0, fmt.Errorf("fold postings: %w", err)
+	}
+	lag, err := ReadFoldLag(ctx, q)
+	if err != nil {
+		return added, err
+	}
+	b.Metrics.setFoldLag(lag)
+	return added, nil
+}
+
+// FoldLag is how far the totals are behind the postings.
+type FoldLag struct {
+	// Postings is how many committed postings are not folded yet.
+	Postings int64
+	// Oldest is when the oldest of them was booked; zero when there is none. A
+	// transaction that stays open anywhere in the database holds it up.
+	Oldest time.Time
+	// Age is how long ago that was, by the database's clock.
+	Age time.Duration
+	// UnsealedDays is how many closed days have no seal.
+	UnsealedDays int64
+}
+
+// ReadFoldLag measures the lag.
+func ReadFoldLag(ctx context.Context, q pg.Querier) (FoldLag, error) {
+	var lag FoldLag
+	var oldest *time.Time
+	if err := q.QueryRow(ctx, `
+		SELECT t.postings, t.oldest, coalesce(clock_timestamp() - t.oldest, interval '0'),
+		       (SELECT count(*) FROM ledger.day WHERE seal IS NULL)
+		  FROM (SELECT count(*) AS postings, min(p.posted_at) AS oldest
+		          FROM ledger.posting p
+		         WHERE p.xid >= (SELECT watermark FROM ledger.fold_mark)) AS t`).
+		Scan(&lag.Postings, &oldest, &lag.Age, &lag.UnsealedDays); err != nil {
+		return FoldLag{}, fmt.Errorf("measure the fold lag: %w", err)
+	}
+	lag.Oldest = orZero(oldest)
+	return lag, nil
+}
+
+// Total is what an account that is not a wallet has moved in all.
+type Total struct {
+	Account AccountID
+	Kind    AccountKind
+	Owner   string
+	// Debit and Credit are the sums of its legs.
+	Debit, Credit money.Amount
+	Postings      int64
+}
+
+// Totals returns the exact totals of all accounts that are not wallets: what is
+// folded plus the tail that is not.
+func Totals(ctx context.Context, q pg.Querier) ([]Total, error) {
+	rows, err := q.Query(ctx, `
+		WITH tail AS MATERIALIZED (
+			SELECT p.debit_id, p.credit_id, p.debit_ver, p.credit_ver, p.amount
+			  FROM ledger.posting p
+			 WHERE p.xid >= (SELECT watermark FROM ledger.fold_mark)
+		), part AS (
+			SELECT account_id, debit, credit, postings FROM ledger.fold
+			UNION ALL
+			SELECT debit_id, amount, 0, 1 FROM tail WHERE debit_ver IS NULL
+			UNION ALL
+			SELECT credit_id, 0, amount, 1 FROM tail WHERE credit_ver IS NULL
+		)
+		SELECT a.id, a.kind, a.owner, coalesce(sum(s.debit), 0)::bigint, coalesce(sum(s.credit), 0)::bigint,
+		       coalesce(sum(s.postings), 0)::bigint
+		  FROM ledger.account a
+		  LEFT JOIN part s ON s.account_id = a.id
+		 WHERE a.id < $1
+		 GROUP BY a.id
+		 ORDER BY a.id`, firstWallet)
+	if err != nil {
+		return nil, fmt.Errorf("read totals: %w", err)
+	}
+	totals, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Total])
+	if err != nil {
+		return nil, fmt.Errorf("read totals: %w", err)
+	}
+	return totals, nil
+}
