@@ -1,0 +1,180 @@
+package meal_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger"
+	"zvonok/ledger/meal"
+	"zvonok/ledger/money"
+)
+
+const mother = 7001
+
+func (c *canteen) setLimit(person ledger.PersonID, limit *money.Amount) {
+	c.Helper()
+	c.inTx(func(tx pgx.Tx) error { return meal.SetLimit(c.Context(), tx, person, limit, mother, noon) })
+}
+
+func TestTheDaysLimitStopsTheBuffetOnly(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 1000_00)
+	limit := money.Amount(100_00)
+	c.setLimit(c.payer, &limit)
+	tooMuch := c.sale(c.payer, meal.Buffet, "", 50_01)
+	verdicts := c.sell(
+		c.sale(c.payer, meal.Buffet, "", 50_00),
+		tooMuch,
+		c.sale(c.payer, meal.Buffet, "", 50_00),
+		c.sale(c.payer, meal.Hot, "lunch", 110_00),
+		offline(c.sale(c.payer, meal.Buffet, "", 70_00)))
+	if got, want := codes(verdicts), []meal.Code{
+		meal.CodeSold, meal.CodeOverLimit, meal.CodeSold, meal.CodeSold, meal.CodeSold,
+	}; !slices.Equal(got, want) {
+		t.Errorf("verdicts %v, want %v", got, want)
+	}
+	tomorrow := c.sale(c.payer, meal.Buffet, "", 100_00)
+	tomorrow.At = noon.AddDate(0, 0, 1)
+	if v := c.sell(tomorrow)[0]; v.Code != meal.CodeSold {
+		t.Errorf("on the next day a sale is %s", v.Code)
+	}
+	stopped, err := meal.BlockedPurchases(t.Context(), c.pool, c.payer, day(0), day(1))
+	c.must(err)
+	if len(stopped) != 1 || stopped[0].Event != tooMuch.Event || stopped[0].Reason != meal.CodeOverLimit || stopped[0].Total != 50_01 {
+		t.Errorf("stopped purchases %+v", stopped)
+	}
+	c.setLimit(c.payer, nil)
+	if v := c.sell(c.sale(c.payer, meal.Buffet, "", 100_00))[0]; v.Code != meal.CodeSold {
+		t.Errorf("without a limit a sale is %s", v.Code)
+	}
+	c.sound()
+}
+
+func TestBansByDishCategoryAndAllergen(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 1000_00)
+	c.inTx(func(tx pgx.Tx) error {
+		if err := meal.SetProducts(t.Context(), tx, []meal.Product{
+			{Organisation: c.school, Code: "c1", Name: "Шоколад", Category: "Сладости", Allergens: []string{"Молоко", "орехи"}},
+			{Organisation: c.school, Code: "j1", Name: "Сок", Category: "Напитки"},
+		}); err != nil {
+			return err
+		}
+		return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{{meal.BanDish, " Чипсы "}, {meal.BanAllergen, "Орехи"}}, mother, noon)
+	})
+	item := func(code, name string) meal.Item { return meal.Item{Code: code, Name: name, Quantity: 1, Price: 10_00} }
+	buy := func(items ...meal.Item) meal.Sale {
+		s := c.sale(c.payer, meal.Buffet, "", money.Amount(len(items))*10_00)
+		s.Items = items
+		return s
+	}
+	for _, row := range []struct {
+		name  string
+		items []meal.Item
+		want  meal.Code
+		value string
+	}{
+		{"what is not banned", []meal.Item{item("j1", "Сок"), item("x", "Булочка")}, meal.CodeSold, ""},
+		{"a banned dish by its name", []meal.Item{item("j1", "Сок"), item("x", "чипсы")}, meal.CodeBanned, "чипсы"},
+		{"a product with a banned allergen", []meal.Item{item("c1", "Шоколадка")}, meal.CodeBanned, "орехи"},
+	} {
+		sale := buy(row.items...)
+		if v := c.sell(sale)[0]; v.Code != row.want {
+			t.Errorf("%s is %+v, want %s", row.name, v, row.want)
+		}
+		if row.value != "" {
+			var value string
+			c.must(c.pool.QueryRow(t.Context(), `SELECT value FROM meal.blocked WHERE event_id = $1`, sale.Event).Scan(&value))
+			if value != row.value {
+				t.Errorf("%s is noted as %q", row.name, value)
+			}
+		}
+	}
+	c.inTx(func(tx pgx.Tx) error {
+		return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{{meal.BanCategory, "сладости"}}, mother, noon)
+	})
+	if v := c.sell(buy(item("x", "чипсы")))[0]; v.Code != meal.CodeSold {
+		t.Errorf("what is not banned any more is %s", v.Code)
+	}
+	if v := c.sell(buy(item("c1", "Шоколад")))[0]; v.Code != meal.CodeBanned {
+		t.Errorf("a banned category is %s", v.Code)
+	}
+	if v := c.sell(offline(buy(item("c1", "Шоколад"))))[0]; v.Code != meal.CodeSold {
+		t.Errorf("what has been eaten is %s", v.Code)
+	}
+	c.inTx(func(tx pgx.Tx) error {
+		for _, bans := range [][]meal.Ban{{{"colour", "red"}}, {{meal.BanDish, " "}}} {
+			if err := meal.SetBans(t.Context(), tx, c.payer, bans, mother, noon); err == nil {
+				t.Errorf("the bans %v were taken", bans)
+			}
+		}
+		return nil
+	})
+}
+
+// The answer to a till before it sells is what the sale would get.
+func TestATillIsToldWhatASaleWouldGet(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 100_00)
+	limit := money.Amount(60_00)
+	c.setLimit(c.payer, &limit)
+	c.inTx(func(tx pgx.Tx) error {
+		return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{{meal.BanDish, "чипсы"}}, mother, noon)
+	})
+	c.sell(c.sale(c.payer, meal.Buffet, "", 20_00), c.sale(c.full, meal.Subsidised, "lunch", 90_00))
+	chips := []meal.Item{{Name: "Сок", Quantity: 1, Price: 10_00}, {Name: "Чипсы", Quantity: 1, Price: 10_00}}
+	for _, row := range []struct {
+		name string
+		ask  meal.Ask
+		want meal.Code // empty: allowed
+	}{
+		{"within everything", meal.Ask{Person: c.payer, Kind: meal.Buffet, Total: 40_00}, ""},
+		{"above the limit", meal.Ask{Person: c.payer, Kind: meal.Buffet, Total: 40_01}, meal.CodeOverLimit},
+		{"a banned item", meal.Ask{Person: c.payer, Kind: meal.Buffet, Total: 20_00, Items: chips}, meal.CodeBanned},
+		{"a debt meal", meal.Ask{Person: c.payer, Kind: meal.Hot, Meal: "lunch", Total: 200_00}, ""},
+		{"more than the debt floor", meal.Ask{Person: c.payer, Kind: meal.Hot, Meal: "lunch", Total: 380_01}, meal.CodeNotEnough},
+		{"the buffet on nothing", meal.Ask{Person: c.lunch, Kind: meal.Buffet, Total: 1}, meal.CodeNotEnough},
+		{"a second subsidised lunch", meal.Ask{Person: c.full, Kind: meal.Subsidised, Meal: "Lunch", Total: 90_00}, meal.CodeAlreadyServed},
+		{"a subsidised breakfast", meal.Ask{Person: c.full, Kind: meal.Subsidised, Meal: "breakfast", Total: 90_00}, ""},
+		{"a meal the city does not pay", meal.Ask{Person: c.payer, Kind: meal.Subsidised, Meal: "lunch", Total: 90_00}, meal.CodeNotEntitled},
+		{"nobody", meal.Ask{Person: 4711, Kind: meal.Buffet, Total: 1}, meal.CodeUnknownPerson},
+		{"a bad total", meal.Ask{Person: c.payer, Kind: meal.Buffet, Total: -1}, meal.CodeBadTotal},
+	} {
+		row.ask.At, row.ask.Device = noon, 1
+		before := c.count(`SELECT count(*) FROM ledger.posting`)
+		answer, err := c.Authorize(t.Context(), c.pool, row.ask)
+		c.must(err)
+		if answer.Reason != row.want || answer.Allow != (row.want == "") || (answer.Message == "") != answer.Allow {
+			t.Errorf("%s: %+v, want %q", row.name, answer, row.want)
+		}
+		if row.ask.Person == c.payer && row.ask.Kind == meal.Buffet && row.want != meal.CodeBadTotal {
+			if answer.Balance != 80_00 || answer.LimitLeft == nil || *answer.LimitLeft != 40_00 {
+				t.Errorf("%s: balance %s, limit left %v", row.name, answer.Balance, answer.LimitLeft)
+			}
+		}
+		if row.want == meal.CodeBanned && !slices.Equal(answer.Banned, []int{1}) {
+			t.Errorf("banned items %v", answer.Banned)
+		}
+		if after := c.count(`SELECT count(*) FROM ledger.posting`); after != before {
+			t.Errorf("%s: asking booked something", row.name)
+		}
+		sale := c.sale(row.ask.Person, row.ask.Kind, row.ask.Meal, row.ask.Total)
+		sale.Items = row.ask.Items
+		tx, err := c.pool.Begin(t.Context())
+		c.must(err)
+		verdicts, err := c.Sell(t.Context(), tx, []meal.Sale{sale})
+		c.must(err)
+		c.must(tx.Rollback(t.Context()))
+		if got := verdicts[0].Code; got != row.want && !(row.want == "" && got == meal.CodeSold) {
+			t.Errorf("%s: the till is told %q, the sale is %s", row.name, row.want, got)
+		}
+	}
+	if n := c.count(`SELECT count(*) FROM meal.blocked`); n != 2 {
+		t.Errorf("%d stopped purchases are noted", n)
+	}
+}

@@ -1,0 +1,438 @@
+package meal
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger"
+	"zvonok/ledger/money"
+)
+
+// guest is whom a sale is made to, and where the money goes.
+type guest struct {
+	id           ledger.PersonID
+	organisation ledger.OrganisationID
+	benefit      ledger.Benefit
+	payee        string
+	zone         *time.Location
+	wallet       ledger.AccountID // 0: none
+}
+
+// sale is one Sale on its way through Sell. Once its verdict has a code it is
+// settled and the later stages pass it by.
+type sale struct {
+	Sale
+	guest   *guest
+	day     time.Time
+	booked  string // who pays: wallet, budget or loss
+	posting ledger.PostingID
+	orders  []OrderID // preorders that this sale serves
+	verdict Verdict
+}
+
+func (s *sale) open() bool { return s.verdict.Code == "" }
+
+func (s *sale) key() ledger.Key { return saleKey(s.Device, s.Seq) }
+
+// opens returns those that are not settled.
+func opens(all []*sale) []*sale {
+	var list []*sale
+	for _, s := range all {
+		if s.open() {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Sell books sales and returns a verdict for each, in order, as if they came
+// one after the other. It announces those it booked in the same transaction. An
+// error means that nothing was booked and the transaction is lost.
+func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict, error) {
+	all := make([]*sale, len(sales))
+	for i, asked := range sales {
+		asked.Meal = fold(asked.Meal)
+		all[i] = &sale{Sale: asked, verdict: asked.check()}
+	}
+	for _, stage := range []func(context.Context, pgx.Tx, []*sale) error{
+		c.seat, c.heedParents, c.ration, c.capOffline, c.serveOrders, c.post, c.unserveOrders, c.unration, c.store, c.recall,
+	} {
+		if err := stage(ctx, tx, all); err != nil {
+			return nil, err
+		}
+	}
+	verdicts := make([]Verdict, len(all))
+	for i, s := range all {
+		verdicts[i] = s.verdict
+		c.Metrics.count(s.Kind, s.verdict.Code)
+	}
+	return verdicts, nil
+}
+
+// seat finds the guests, the days and who pays.
+func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	list := opens(all)
+	people := make([]int64, len(list))
+	for i, s := range list {
+		people[i] = int64(s.Person)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT p.id, p.organisation_id, p.benefit, coalesce(o.payee_code, ''), o.time_zone, coalesce(w.id, 0)
+		  FROM ledger.person p
+		  JOIN ledger.organisation o ON o.id = p.organisation_id
+		  LEFT JOIN ledger.account w ON w.person_id = p.id
+		 WHERE p.id = ANY ($1)`, people)
+	if err != nil {
+		return fmt.Errorf("find the guests of sales: %w", err)
+	}
+	guests := make(map[ledger.PersonID]*guest, len(list))
+	var g guest
+	var zone string
+	if _, err := pgx.ForEachRow(rows, []any{&g.id, &g.organisation, &g.benefit, &g.payee, &zone, &g.wallet},
+		func() (err error) {
+			found := g
+			found.zone, err = c.zone(zone)
+			guests[g.id] = &found
+			return err
+		}); err != nil {
+		return fmt.Errorf("find the guests of sales: %w", err)
+	}
+	for _, s := range list {
+		s.guest, s.booked = guests[s.Person], "wallet"
+		switch {
+		case s.guest == nil:
+			s.verdict = refuse(CodeUnknownPerson, "there is no person %d", s.Person)
+			continue
+		case s.Kind == Subsidised && !entitled(s.guest.benefit, s.Meal):
+			s.verdict = refuse(CodeNotEntitled, "the city does not pay %s for person %d", s.Meal, s.Person)
+		case s.Kind == Subsidised:
+			s.booked = "budget"
+		case s.guest.wallet == 0:
+			s.verdict = refuse(CodeNoWallet, "person %d has no wallet", s.Person)
+		}
+		s.day = dayOf(s.At, s.guest.zone)
+	}
+	return nil
+}
+
+// ration lets each child have each subsidised meal once a day. The primary key
+// decides between sales that come at the same time.
+func (c *Canteen) ration(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	var list []*sale
+	var people, events, devices, seqs []int64
+	var days []time.Time
+	var meals []string
+	for _, s := range all {
+		if s.open() && s.Kind == Subsidised {
+			list = append(list, s)
+			people, events = append(people, int64(s.Person)), append(events, int64(s.Event))
+			devices, seqs = append(devices, s.Device), append(seqs, s.Seq)
+			days, meals = append(days, s.day), append(meals, s.Meal)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		INSERT INTO meal.ration (person_id, day, meal, event_id, device_id, seq)
+		SELECT i.person_id, i.day, i.meal, i.event_id, i.device_id, i.seq
+		  FROM unnest($1::bigint[], $2::date[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[])
+		       WITH ORDINALITY AS i (person_id, day, meal, event_id, device_id, seq, ord)
+		 ORDER BY i.person_id, i.day, i.meal, i.ord
+		ON CONFLICT (person_id, day, meal) DO NOTHING
+		RETURNING event_id`, people, days, meals, events, devices, seqs)
+	if err != nil {
+		return fmt.Errorf("ration subsidised meals: %w", err)
+	}
+	served, err := pgx.CollectRows(rows, pgx.RowTo[ledger.EventID])
+	if err != nil {
+		return fmt.Errorf("ration subsidised meals: %w", err)
+	}
+	mine := make(map[ledger.EventID]bool, len(served))
+	for _, event := range served {
+		mine[event] = true
+	}
+	for _, s := range list {
+		if !mine[s.Event] {
+			s.verdict = refuse(CodeAlreadyServed, "%s of %s has been served to person %d",
+				s.Meal, s.day.Format(time.DateOnly), s.Person)
+		}
+	}
+	return nil
+}
+
+// capOffline moves offline sales above the child's cap of the day to the
+// offline losses.
+func (c *Canteen) capOffline(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	if c.OfflineCap <= 0 {
+		return nil
+	}
+	type personDay struct {
+		person ledger.PersonID
+		day    time.Time
+	}
+	var list []*sale
+	var people []int64
+	var days []time.Time
+	for _, s := range all {
+		if s.open() && s.Mode == ledger.Offline && s.booked == "wallet" {
+			list = append(list, s)
+			people, days = append(people, int64(s.Person)), append(days, s.day)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT s.person_id, s.day, sum(s.total)::bigint
+		  FROM (SELECT DISTINCT person_id, day FROM unnest($1::bigint[], $2::date[]) AS u (person_id, day)) AS i
+		  JOIN meal.sale s ON s.person_id = i.person_id AND s.day = i.day
+		 WHERE s.offline AND s.booked = 'wallet' AND s.reversed_by IS NULL
+		 GROUP BY s.person_id, s.day`, people, days)
+	if err != nil {
+		return fmt.Errorf("sum up offline sales of the day: %w", err)
+	}
+	spent := map[personDay]money.Amount{}
+	var key personDay
+	var sum money.Amount
+	if _, err := pgx.ForEachRow(rows, []any{&key.person, &key.day, &sum}, func() error {
+		spent[key] = sum
+		return nil
+	}); err != nil {
+		return fmt.Errorf("sum up offline sales of the day: %w", err)
+	}
+	for _, s := range list {
+		key := personDay{s.Person, s.day}
+		if spent[key]+s.Total > c.OfflineCap {
+			s.booked = "loss"
+			continue
+		}
+		spent[key] += s.Total
+	}
+	return nil
+}
+
+// accounts are the system's accounts of a batch of sales.
+type accounts map[ledger.SystemAccount]ledger.AccountID
+
+// payeeAccount names the account of a payee that takes the money of a kind of sale.
+func payeeAccount(kind Kind, payee string) ledger.SystemAccount {
+	if kind == Buffet {
+		return ledger.SystemAccount{Kind: ledger.Buffet, Owner: payee}
+	}
+	return ledger.SystemAccount{Kind: ledger.Provider, Owner: payee}
+}
+
+func (c *Canteen) findAccounts(ctx context.Context, tx pgx.Tx, list []*sale) (accounts, error) {
+	found := accounts{{Kind: ledger.Budget}: 0, {Kind: ledger.OfflineLoss}: 0}
+	for _, s := range list {
+		found[payeeAccount(s.Kind, s.guest.payee)] = 0
+	}
+	names := make([]ledger.SystemAccount, 0, len(found))
+	for name := range found {
+		names = append(names, name)
+	}
+	ids, err := ledger.SystemAccounts(ctx, tx, names...)
+	if err != nil {
+		return nil, err
+	}
+	for i, name := range names {
+		found[name] = ids[i]
+	}
+	return found, nil
+}
+
+// post books what is left.
+func (c *Canteen) post(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	list := opens(all)
+	if len(list) == 0 {
+		return nil
+	}
+	system, err := c.findAccounts(ctx, tx, list)
+	if err != nil {
+		return err
+	}
+	entries := make([]ledger.Entry, len(list))
+	for i, s := range list {
+		key := s.key()
+		e := ledger.Entry{
+			Event: s.Event, Amount: s.Total, Source: key.Source, ExternalID: key.ExternalID,
+			OccurredAt: s.At, Day: s.day, Credit: system[payeeAccount(s.Kind, s.guest.payee)],
+		}
+		switch s.booked {
+		case "budget":
+			e.Kind, e.Debit, e.Subject = ledger.SubsidisedMeal, system[ledger.SystemAccount{Kind: ledger.Budget}], s.Person
+		case "loss":
+			e.Kind, e.Debit, e.Subject = ledger.Lost, system[ledger.SystemAccount{Kind: ledger.OfflineLoss}], s.Person
+		default:
+			e.Kind, e.Debit, e.Mode = ledger.BuffetSale, s.guest.wallet, s.Mode
+			if s.Kind == Hot {
+				e.Kind = ledger.HotMeal
+			}
+		}
+		entries[i] = e
+	}
+	verdicts, err := c.book.Post(ctx, tx, entries)
+	if err != nil {
+		return fmt.Errorf("book %d sales: %w", len(list), err)
+	}
+	for i, s := range list {
+		s.verdict, s.posting = verdictOf(verdicts[i]), verdicts[i].Posting
+		if s.verdict.Code == CodeSold && s.booked == "wallet" {
+			s.verdict.Balance = verdicts[i].DebitAfter
+		}
+	}
+	return nil
+}
+
+// verdictOf puts an outcome of the book into the words of the canteen.
+func verdictOf(v ledger.Verdict) Verdict {
+	switch v.Code {
+	case ledger.CodePosted:
+		return Verdict{Code: CodeSold, Event: v.Event}
+	case ledger.CodeDuplicate:
+		return Verdict{Code: CodeDuplicate, Event: v.Event, Balance: v.DebitAfter}
+	case ledger.CodeRefused:
+		return refuse(CodeNotEnough, "there is not enough money in the wallet")
+	case ledger.CodeClosedAccount:
+		return refuse(CodeClosed, "the wallet is closed")
+	case ledger.CodeCancelled:
+		return refuse(CodeCancelled, "this number was cancelled before the sale came")
+	case ledger.CodeConflict:
+		return refuse(CodeConflict, "this number was used for something else")
+	}
+	return refuse(CodeConflict, "the book does not take it: %s", v.Code)
+}
+
+// unration gives back the rations of subsidised meals that were not booked now.
+func (c *Canteen) unration(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	sold := map[ledger.EventID]bool{}
+	for _, s := range all {
+		if s.verdict.Code == CodeSold {
+			sold[s.Event] = true
+		}
+	}
+	var events []int64
+	for _, s := range all {
+		if s.booked == "budget" && !sold[s.Event] {
+			events = append(events, int64(s.Event))
+		}
+	}
+	return deleteRations(ctx, tx, events)
+}
+
+func deleteRations(ctx context.Context, tx pgx.Tx, events []int64) error {
+	if len(events) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `DELETE FROM meal.ration WHERE event_id = ANY ($1)`, events); err != nil {
+		return fmt.Errorf("give rations back: %w", err)
+	}
+	return nil
+}
+
+// store writes the sales that were booked, and announces them.
+func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	var list []*sale
+	for _, s := range all {
+		if s.verdict.Code == CodeSold {
+			list = append(list, s)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	n := len(list)
+	events, postings, people, organisations := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	buildings, balances := make([]*int64, n), make([]*int64, n)
+	devices, seqs, totals := make([]int64, n), make([]int64, n), make([]int64, n)
+	times, days, offline := make([]time.Time, n), make([]time.Time, n), make([]bool, n)
+	kinds, meals, booked, payees := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
+	items := make([]*string, n)
+	fact := Sold{EventIDs: events, From: list[0].day, To: list[0].day}
+	for i, s := range list {
+		events[i], postings[i], people[i] = int64(s.Event), int64(s.posting), int64(s.Person)
+		organisations[i], devices[i], seqs[i], totals[i] = int64(s.guest.organisation), s.Device, s.Seq, int64(s.Total)
+		if building := int64(s.Building); building != 0 {
+			buildings[i] = &building
+		}
+		if balance := int64(s.verdict.Balance); s.booked == "wallet" {
+			balances[i] = &balance
+		}
+		times[i], days[i], offline[i] = s.At, s.day, s.Mode == ledger.Offline
+		kinds[i], meals[i], booked[i], payees[i] = string(s.Kind), s.Meal, s.booked, s.guest.payee
+		if len(s.Items) > 0 {
+			lines, err := json.Marshal(s.Items)
+			if err != nil {
+				return fmt.Errorf("write the items of a sale: %w", err)
+			}
+			text := string(lines)
+			items[i] = &text
+		}
+		if s.day.Before(fact.From) {
+			fact.From = s.day
+		}
+		if s.day.After(fact.To) {
+			fact.To = s.day
+		}
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
+		                       balance, at, day, offline, kind, meal, booked, payee_code, items)
+		SELECT i.event_id, i.posting_id, i.person_id, i.organisation_id, i.building_id, i.device_id, i.seq, i.total,
+		       i.balance, i.at, i.day, i.offline, i.kind, i.meal, i.booked, i.payee_code, i.items::jsonb
+		  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
+		              $8::bigint[], $9::bigint[], $10::timestamptz[], $11::date[], $12::boolean[], $13::text[],
+		              $14::text[], $15::text[], $16::text[], $17::text[])
+		       AS i (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
+		             balance, at, day, offline, kind, meal, booked, payee_code, items)`,
+		events, postings, people, organisations, buildings, devices, seqs, totals,
+		balances, times, days, offline, kinds, meals, booked, payees, items); err != nil {
+		return fmt.Errorf("store %d sales: %w", n, err)
+	}
+	return c.announce(ctx, tx, fact)
+}
+
+// recall answers repeats of sales that would be refused today: the register, the
+// rations or the cap may have changed since the first one was booked.
+func (c *Canteen) recall(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	var list []*sale
+	var sources, ids []string
+	for _, s := range all {
+		if !s.verdict.Booked() {
+			key := s.key()
+			list, sources, ids = append(list, s), append(sources, key.Source), append(ids, key.ExternalID)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT i.ord, s.event_id, s.person_id, s.kind, s.meal, s.total, coalesce(s.balance, 0)
+		  FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS i (source, ext_id, ord)
+		  JOIN ledger.idem k ON k.source = i.source AND k.ext_id = i.ext_id
+		  JOIN ledger.posting p ON p.id = k.posting_id AND p.booking_day = k.booking_day
+		  JOIN meal.sale s ON s.event_id = p.event_id`, sources, ids)
+	if err != nil {
+		return fmt.Errorf("look for earlier sales: %w", err)
+	}
+	var place int
+	var first Sale
+	var balance money.Amount
+	if _, err := pgx.ForEachRow(rows,
+		[]any{&place, &first.Event, &first.Person, &first.Kind, &first.Meal, &first.Total, &balance},
+		func() error {
+			s := list[place-1]
+			if first.Person == s.Person && first.Kind == s.Kind && first.Meal == s.Meal && first.Total == s.Total {
+				s.verdict = Verdict{Code: CodeDuplicate, Event: first.Event, Balance: balance}
+			}
+			return nil
+		}); err != nil {
+		return fmt.Errorf("look for earlier sales: %w", err)
+	}
+	return nil
+}
