@@ -1,0 +1,196 @@
+package topup
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/md5"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// How long what is known of partners is good for.
+const (
+	// partnersFresh bounds how late a change of a partner is seen.
+	partnersFresh = 2 * time.Second
+	// partnersMissed is the same for a name that is not there, so that asking for
+	// names that do not exist costs the database little.
+	partnersMissed = 250 * time.Millisecond
+	// partnersTimeout bounds one reading, so that a bank hears something within its 60 s.
+	partnersTimeout = 5 * time.Second
+)
+
+// refusal is why a request was answered 403.
+type refusal string
+
+const (
+	refusedPartner     refusal = "partner"
+	refusedAddress     refusal = "address"
+	refusedCredentials refusal = "credentials"
+	refusedHash        refusal = "hash"
+)
+
+func refusals() []refusal {
+	return []refusal{refusedPartner, refusedAddress, refusedCredentials, refusedHash}
+}
+
+// directory knows the partners. What it knows is as old as partnersFresh, or
+// older while the database cannot be read.
+type directory struct {
+	pool *pgxpool.Pool
+	now  func() time.Time
+
+	mu       sync.Mutex
+	loading  bool
+	loadedAt time.Time
+	partners map[string]*Partner
+}
+
+// get returns the partner of a name, or nil when there is none. An error means
+// that this is not known now. A known partner waits for no one else's reading.
+func (d *directory) get(ctx context.Context, name string) (*Partner, error) {
+	d.mu.Lock()
+	p, known := d.partners[name]
+	age := d.now().Sub(d.loadedAt)
+	fresh := d.partners != nil && age >= 0 && (known && age < partnersFresh || !known && age < partnersMissed)
+	if fresh || known && d.loading {
+		d.mu.Unlock()
+		return p, nil
+	}
+	d.loading = true
+	d.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), partnersTimeout)
+	defer cancel()
+	list, err := ListPartners(ctx, d.pool)
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.loading = false
+	if err != nil {
+		if !known {
+			return nil, err
+		}
+		d.loadedAt = d.now() // not every request is to find out again that it fails
+		return p, nil
+	}
+	d.partners = make(map[string]*Partner, len(list))
+	for i := range list {
+		d.partners[list[i].Name] = &list[i]
+	}
+	d.loadedAt = d.now()
+	return d.partners[name], nil
+}
+
+// gate lets a partner's own requests through.
+type gate struct {
+	proxies []netip.Prefix
+	// key is of this process alone.
+	key [sha256.Size]byte
+
+	mu sync.Mutex
+	// right are keyed hashes of passwords that were right, by the hash they belong to.
+	right map[string][]byte
+}
+
+func newGate(proxies []netip.Prefix) *gate {
+	g := &gate{proxies: proxies, right: map[string][]byte{}}
+	rand.Read(g.key[:]) // never fails
+	return g
+}
+
+// address returns where a request comes from. A proxy of ours says it in the
+// last place of X-Forwarded-For; what others say there counts for nothing.
+func (g *gate) address(r *http.Request) netip.Addr {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
+	}
+	address := peer.Addr().Unmap()
+	if !contains(g.proxies, address) {
+		return address
+	}
+	all := r.Header.Values("X-Forwarded-For")
+	if len(all) == 0 {
+		return address
+	}
+	places := strings.Split(all[len(all)-1], ",")
+	forwarded, err := netip.ParseAddr(strings.TrimSpace(places[len(places)-1]))
+	if err != nil {
+		return netip.Addr{}
+	}
+	return forwarded.Unmap()
+}
+
+func contains(networks []netip.Prefix, address netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
+}
+
+// check returns why the request is not this partner's, or "".
+func (g *gate) check(p *Partner, r *http.Request) refusal {
+	if !contains(p.Allow, g.address(r)) {
+		return refusedAddress
+	}
+	if p.Login != "" {
+		login, password, given := r.BasicAuth()
+		sameLogin := hmac.Equal([]byte(login), []byte(p.Login))
+		if !given || !g.rightPassword(p, password) || !sameLogin {
+			return refusedCredentials
+		}
+	}
+	return ""
+}
+
+// rightPassword is quick for a password that was right before.
+func (g *gate) rightPassword(p *Partner, password string) bool {
+	mac := hmac.New(sha256.New, g.key[:])
+	mac.Write([]byte(password))
+	keyed := mac.Sum(nil)
+	g.mu.Lock()
+	known := g.right[string(p.hash)]
+	g.mu.Unlock()
+	if known != nil && hmac.Equal(known, keyed) {
+		return true
+	}
+	if !p.rightPassword(password) {
+		return false
+	}
+	g.mu.Lock()
+	g.right[string(p.hash)] = keyed
+	g.mu.Unlock()
+	return true
+}
+
+// signed tells whether the parameters carry the right hash, when the partner
+// has a secret: the MD5 in hexadecimal of all others, in the order of their
+// lower-case names, as name=value joined by &, and the secret after them.
+func (p *Partner) signed(ps parameters) bool {
+	return p.secret == "" || hmac.Equal([]byte(strings.ToLower(ps["hash"])), []byte(signature(ps, p.secret)))
+}
+
+func signature(ps parameters, secret string) string {
+	h := md5.New() // the protocol's choice; the allow-list stands before it
+	first := true
+	for _, name := range slices.Sorted(maps.Keys(ps)) {
+		if name == "hash" {
+			continue
+		}
+		if !first {
+			fmt.Fprint(h, "&")
+		}
+		first = false
+		fmt.Fprintf(h, "%s=%s", name, ps[name])
+	}
+	fmt.Fprint(h, secret)
+	return hex.EncodeToString(h.Sum(nil))
+}

@@ -1,0 +1,403 @@
+package topup_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/text/encoding/charmap"
+
+	"zvonok/ledger/money"
+	"zvonok/ledger/topup"
+)
+
+// sheet writes a registry in our own format.
+type sheet struct {
+	text  strings.Builder
+	count int
+	sum   money.Amount
+}
+
+func newSheet(partner, day string, number int) *sheet {
+	s := &sheet{}
+	fmt.Fprintf(&s.text, "H;%s;7700000000;%s;%d\n", partner, day, number)
+	return s
+}
+
+func (s *sheet) line(txn, at, account string, amount money.Amount) {
+	fmt.Fprintf(&s.text, "P;%s;%s;%s;%s;0.00;T-1\n", txn, at, account, amount)
+	s.count++
+	s.sum += amount
+}
+
+func (s *sheet) String() string { return s.text.String() + fmt.Sprintf("T;%d;%s\n", s.count, s.sum) }
+
+func (c *city) reconcile(partner, name, text string) (topup.Report, error) {
+	c.Helper()
+	return topup.Reconcile(c.Context(), c.pool, c.book, partner, topup.File{Name: name, Data: strings.NewReader(text)}, c.clock.now())
+}
+
+const (
+	yesterday   = "2026-11-22"
+	yesterdayAt = "2026-11-22T08:30:15+03:00"
+)
+
+// T10, fault row 47: a generator that knows the truth.
+func TestARegistrysDifferencesAreAllFound(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(3) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			c := newCity(t).withBanks()
+			random := rand.New(rand.NewPCG(seed, 10))
+			today := newSheet("mkb", yesterday, 1)
+			truth := map[topup.State]int{}
+			late, suspended := money.Amount(0), 0
+			pay := func(txn, account string, sum money.Amount) {
+				if got := c.code(osmpPay("mkb", txn, account, sum.String())); got != 0 {
+					t.Fatalf("payment %s: %d", txn, got)
+				}
+			}
+			for i := range 120 {
+				txn, sum := fmt.Sprint(1000+i), money.Amount(1000+random.Int64N(100_000))
+				account := []string{example, second}[random.IntN(2)]
+				switch random.IntN(9) {
+				case 0: // the bank has it and we have not
+					truth[topup.BankOnly]++
+					today.line(txn, yesterdayAt, account, sum)
+					late += sum
+				case 1: // the same into no account of ours
+					truth[topup.BankOnly]++
+					suspended++
+					today.line(txn, yesterdayAt, nobody, sum)
+				case 2: // we have it and the bank has not
+					truth[topup.LedgerOnly]++
+					pay(txn, account, sum)
+				case 3:
+					truth[topup.AmountDiffers]++
+					pay(txn, account, sum)
+					today.line(txn, yesterdayAt, account, sum+1)
+				case 4:
+					truth[topup.AccountDiffers]++
+					pay(txn, example, sum)
+					today.line(txn, yesterdayAt, second, sum)
+				case 5: // twice in the file
+					truth[topup.Matched]++
+					truth[topup.RepeatedLine]++
+					pay(txn, account, sum)
+					today.line(txn, yesterdayAt, account, sum)
+					today.line(txn, yesterdayAt, account, sum)
+				case 6: // at 23:59 by the bank's clock, on the next day by ours
+					truth[topup.OtherDay]++
+					before := c.clock.now()
+					c.clock.add(24 * time.Hour)
+					pay(txn, account, sum)
+					c.clock.set(before)
+					today.line(txn, yesterdayAt, account, sum)
+				default:
+					truth[topup.Matched]++
+					pay(txn, account, sum)
+					today.line(txn, yesterdayAt, account, sum)
+				}
+			}
+			inWallets := c.wallet(example).Posted + c.wallet(second).Posted
+			c.clock.add(25 * time.Hour)
+			report, err := c.reconcile("mkb", "one.txt", today.String())
+			c.must(err)
+			for _, state := range topup.States() {
+				if got := report.Tally(state).Count; got != truth[state] {
+					t.Errorf("%s: %d, the truth is %d", state, got, truth[state])
+				}
+			}
+			open := truth[topup.AmountDiffers] + truth[topup.AccountDiffers] + truth[topup.LedgerOnly] + truth[topup.RepeatedLine]
+			if report.OpenCount != open || len(report.Open) != open {
+				t.Errorf("%d lines are open, %d listed, the truth is %d", report.OpenCount, len(report.Open), open)
+			}
+			if report.Suspense != suspended {
+				t.Errorf("%d late credits went to the suspense account, the truth is %d", report.Suspense, suspended)
+			}
+			if got := c.wallet(example).Posted + c.wallet(second).Posted - inWallets; got != late {
+				t.Errorf("%s were credited late, the truth is %s", got, late)
+			}
+			c.sound()
+
+			// The same file changes nothing, nor do the same lines under the same number.
+			for _, text := range []string{today.String(), strings.Replace(today.String(), "T-1", "T-2", 1)} {
+				if _, err := c.reconcile("mkb", "again.txt", text); !errors.Is(err, topup.ErrTaken) {
+					t.Errorf("a second time: %v", err)
+				}
+			}
+			if n := c.count(`SELECT count(*) FROM topup.registry_line`); n != today.count+truth[topup.LedgerOnly] {
+				t.Errorf("%d lines are kept", n)
+			}
+			c.sound()
+		})
+	}
+}
+
+func TestALateCreditIsRepeatedToTheBankAndNewsToNobody(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.clock.add(5 * 24 * time.Hour)
+	s := newSheet("mkb", yesterday, 1)
+	s.line("55", yesterdayAt, example, 50000)
+	_, err := c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	// The bank, which never had an answer, asks again.
+	first := c.ask(osmpPay("mkb", "55", example, "500.00"))
+	if parse(t, first).code() != 0 || c.ask(osmpPay("mkb", "55", example, "500.00")) != first {
+		t.Errorf("the repeat is answered %s", first)
+	}
+	if got := c.wallet(example).Posted; got != 14350+50000 {
+		t.Errorf("the balance is %s", got)
+	}
+	var happened time.Time
+	c.must(c.pool.QueryRow(t.Context(), `SELECT occurred_at FROM ledger.posting WHERE ext_id = '55'`).Scan(&happened))
+	if want := begin().Add(-time.Second); !happened.Equal(want) {
+		t.Errorf("it happened at %s by the book, at %s by the bank", happened, want)
+	}
+	c.sound()
+}
+
+func TestAPaymentTheBankForgotWaitsTwoDaysAndIsThenInDispute(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	for _, txn := range []string{"1", "2", "3"} {
+		c.ask(osmpPay("mkb", txn, example, "100.00"))
+	}
+	c.clock.add(24 * time.Hour)
+	first := newSheet("mkb", yesterday, 1)
+	first.line("1", yesterdayAt, example, 10000)
+	report, err := c.reconcile("mkb", "one.txt", first.String())
+	c.must(err)
+	if report.OpenCount != 2 || report.Open[0].Disputed {
+		t.Errorf("on the next day: %+v", report)
+	}
+	c.clock.add(24 * time.Hour)
+	next := newSheet("mkb", "2026-11-23", 1)
+	next.line("2", "2026-11-22T23:59:59+03:00", example, 10000)
+	report, err = c.reconcile("mkb", "two.txt", next.String())
+	c.must(err)
+	if report.Tally(topup.OtherDay).Count != 1 || report.OpenCount != 0 {
+		t.Errorf("the next file: %+v", report)
+	}
+	breaks := func() []topup.Break {
+		list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now())
+		c.must(err)
+		return list
+	}
+	if list := breaks(); len(list) != 1 || list[0].Txn != "3" || list[0].Disputed {
+		t.Errorf("after two days: %+v", list)
+	}
+	c.clock.add(24 * time.Hour)
+	list := breaks()
+	if len(list) != 1 || !list[0].Disputed || list[0].Ours != 10000 || list[0].Bank != 0 {
+		t.Fatalf("after three days: %+v", list)
+	}
+	c.sound()
+	// The bank shows that it gave the notes back.
+	resolve := func(id int64, how topup.Resolution) error {
+		return pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
+			return topup.ResolveBreak(t.Context(), tx, c.book, id, how, "staff-1", c.clock.now())
+		})
+	}
+	if err := resolve(list[0].ID, topup.Agreed); err == nil {
+		t.Error("a difference was agreed away")
+	}
+	c.must(resolve(list[0].ID, topup.Reversed))
+	if err := resolve(list[0].ID, topup.Reversed); err == nil {
+		t.Error("it was resolved twice")
+	}
+	if got := c.wallet(example).Posted; got != 14350+20000 || len(breaks()) != 0 {
+		t.Errorf("the balance is %s, open are %v", got, breaks())
+	}
+	if n := c.count(`SELECT count(*) FROM topup.registry_file WHERE state = 'closed'`); n != 2 {
+		t.Errorf("%d files are closed", n)
+	}
+	c.sound()
+}
+
+func TestADifferentSumIsWrittenOff(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	s := newSheet("mkb", yesterday, 1)
+	s.line("1", yesterdayAt, example, 9000)
+	report, err := c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	if len(report.Open) != 1 || report.Open[0].Ours != 10000 || report.Open[0].Bank != 9000 {
+		t.Fatalf("%+v", report)
+	}
+	c.inTx(func(tx pgx.Tx) error {
+		return topup.ResolveBreak(t.Context(), tx, c.book, report.Open[0].ID, topup.WrittenOff, "staff-1", c.clock.now())
+	})
+	c.sound()
+	if n := c.count(`SELECT sum(CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END)
+	                   FROM topup.partner b JOIN ledger.posting p ON b.clearing_id IN (p.debit_id, p.credit_id) WHERE b.name = 'mkb'`); n != 0 {
+		t.Errorf("the clearing account holds %d kopecks", n)
+	}
+}
+
+// Issue 5: a registry with broken lines. It is all or nothing, and each line is named.
+func TestABrokenRegistryIsRefusedWithItsLinesNamed(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	const head, foot = "H;mkb;7700000000;2026-11-21;1\n", "T;1;500.00\n"
+	const good = "P;1;2026-11-21T08:30:15+03:00;00207316;500.00;0.00;T\n"
+	for _, test := range []struct {
+		name, text string
+		line       int
+	}{
+		{"empty", "", 1},
+		{"no header", good + foot, 1},
+		{"of another bank", strings.Replace(head, "mkb", "sber", 1) + good + foot, 1},
+		{"a payee that is not the bank's", strings.Replace(head, "7700000000", "7700000001", 1) + good + foot, 1},
+		{"a day that does not exist", strings.Replace(head, "11-21", "02-30", 1) + good + foot, 1},
+		{"cut", head + good, 2},
+		{"a count that is wrong", head + good + "T;2;500.00\n", 3},
+		{"a sum that is wrong", head + good + "T;1;500.01\n", 3},
+		{"a sum with a comma", head + strings.Replace(good, "500.00", "500,00", 1) + foot, 2},
+		{"a sum of 10^20", head + strings.Replace(good, "500.00", "100000000000000000000.00", 1) + foot, 2},
+		{"a sum below zero", head + strings.Replace(good, "500.00", "-500.00", 1) + foot, 2},
+		{"no money", head + strings.Replace(good, "500.00", "0.00", 1) + foot, 2},
+		{"an id of letters", head + strings.Replace(good, "P;1;", "P;x;", 1) + foot, 2},
+		{"a time without a zone", head + strings.Replace(good, "+03:00", "", 1) + foot, 2},
+		{"too few columns", head + "P;1;2026-11-21T08:30:15+03:00\n" + foot, 2},
+		{"an unknown line", head + good + "X;1\n" + foot, 3},
+		{"more after the end", head + good + foot + good, 4},
+		{"not text", head + "\xff\xfe" + good + foot, 1},
+	} {
+		_, err := c.reconcile("mkb", "bad.txt", test.text)
+		var bad *topup.BadRegistry
+		if !errors.As(err, &bad) || len(bad.Problems) == 0 || bad.Problems[0].Line != test.line {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	if n := c.count(`SELECT count(*) FROM topup.registry_file`) + c.payments(); n != 0 {
+		t.Errorf("%d rows were written", n)
+	}
+	if _, err := c.reconcile("nobody", "one.txt", head+good+foot); !errors.Is(err, topup.ErrPartner) {
+		t.Errorf("a bank that does not exist: %v", err)
+	}
+	report, err := c.reconcile("mkb", "good.txt", "\ufeff"+strings.ReplaceAll(head+good+foot, "\n", "\r\n"))
+	if err != nil || report.Tally(topup.BankOnly).Count != 1 {
+		t.Errorf("the good one: %+v, %v", report, err)
+	}
+	c.sound()
+}
+
+func TestABanksOwnRegistryIsReadByItsLayout(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	c.partner(topup.NewPartner{Name: "agent", Dialect: topup.OSMP, Layout: &topup.Layout{
+		Separator: "\t", Skip: 3, Time: "02.01.2006 15:04:05", Total: "Total:", FileName: "AGENT_20060102",
+		Columns: topup.Columns{At: 1, Clock: 2, Txn: 3, Account: 4, Amount: 5},
+	}})
+	c.partner(topup.NewPartner{Name: "branch", Dialect: topup.Sber, Layout: &topup.Layout{
+		Encoding: "windows-1251", Time: "02/01/2006", DecimalComma: true,
+		Columns: topup.Columns{Txn: 4, At: 3, Account: 5, Amount: 6, Fee: 7, Terminal: 2},
+	}})
+	agent := "Agent_ID\t1\nAgent_name\tx\nContract_number\t7\nTotal:\t2\t150.00\n" +
+		"21.11.2026\t08:30:15\t11\t00207316\t100.00\n21.11.2026\t23:59:59\t12\t12000014\t50.00\n"
+	report, err := c.reconcile("agent", "AGENT_20261121.txt", agent)
+	c.must(err)
+	if report.Tally(topup.BankOnly) != (topup.Tally{State: topup.BankOnly, Count: 2, Sum: 15000}) || report.Day.Format(time.DateOnly) != "2026-11-21" {
+		t.Errorf("%+v", report)
+	}
+	branch, err := charmap.Windows1251.NewEncoder().String("ГОСБ9038;0017;21/11/2026;21;00207316;200,00;0,00;оплата питания\n")
+	c.must(err)
+	report, err = c.reconcile("branch", "x.txt", branch)
+	c.must(err)
+	if report.Total != 20000 || c.wallet(example).Posted != 14350+10000+20000 {
+		t.Errorf("%+v, the balance is %s", report, c.wallet(example).Posted)
+	}
+	if _, err := c.reconcile("agent", "AGENT_x.txt", agent); err == nil {
+		t.Error("a file whose name tells no day was taken")
+	}
+	c.sound()
+}
+
+// I13 names what was tampered with.
+func TestTheVerificationFindsATamperedPayment(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	s := newSheet("mkb", yesterday, 1)
+	s.line("1", yesterdayAt, example, 10000)
+	_, err := c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	c.sound()
+	owner, err := pgx.Connect(t.Context(), c.url)
+	c.must(err)
+	defer owner.Close(t.Context())
+	for name, tamper := range map[string]string{
+		"a sum":                   `UPDATE topup.payment SET amount = amount + 100`,
+		"an account":              `UPDATE topup.payment SET account = '12000014'`,
+		"a payment that vanished": `DELETE FROM topup.payment`,
+		"a line that vanished":    `DELETE FROM topup.registry_line`,
+		"a line's state":          `UPDATE topup.registry_line SET state = 'other_day', open = true`,
+		"a file's sum":            `UPDATE topup.registry_file SET total = total + 1`,
+	} {
+		tx, err := owner.Begin(t.Context())
+		c.must(err)
+		_, err = tx.Exec(t.Context(), tamper)
+		c.must(err)
+		found := 0
+		for _, check := range topup.Checks() {
+			rows, err := tx.Query(t.Context(), check.Query)
+			c.must(err)
+			for rows.Next() {
+				found++
+			}
+			c.must(rows.Err())
+		}
+		if found == 0 {
+			t.Errorf("%s was not found", name)
+		}
+		c.must(tx.Rollback(t.Context()))
+	}
+}
+
+func BenchmarkReconcile100000Lines(b *testing.B) {
+	c := newCity(b).withBanks()
+	const n = 100_000
+	// Payments as if they had been made: rows and postings by the registry's own
+	// path, then the next day's file of the same partner finds them all.
+	s := newSheet("mkb", "2026-11-21", 1)
+	for i := range n {
+		s.line(fmt.Sprint(1_000_000+i), "2026-11-21T08:30:15+03:00", []string{example, second}[i%2], 1000)
+	}
+	started := time.Now()
+	_, err := c.reconcile("mkb", "late.txt", s.String())
+	c.must(err)
+	late := time.Since(started)
+	owner, err := pgx.Connect(b.Context(), c.url)
+	c.must(err)
+	defer owner.Close(b.Context())
+	for _, sql := range []string{
+		`DELETE FROM topup.registry_line`, `DELETE FROM topup.registry_file`,
+		`UPDATE topup.payment SET origin = 'pay', day = '2026-11-21'`, `ANALYZE topup.payment`,
+	} {
+		_, err := owner.Exec(b.Context(), sql)
+		c.must(err)
+	}
+	number := 1
+	for b.Loop() {
+		b.StopTimer()
+		number++
+		_, err := owner.Exec(b.Context(), `TRUNCATE topup.registry_line, topup.registry_file`)
+		c.must(err)
+		text := strings.Replace(s.String(), ";1\n", fmt.Sprintf(";%d\n", number), 1)
+		b.StartTimer()
+		report, err := c.reconcile("mkb", "day.txt", text)
+		c.must(err)
+		if report.Tally(topup.Matched).Count != n {
+			b.Fatalf("%+v", report.Tallies)
+		}
+	}
+	b.ReportMetric(late.Seconds(), "s/100k-late-credits")
+}
