@@ -1,0 +1,98 @@
+package access
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// How long what has served its purpose is kept (spec/practice.md). The act of
+// destruction is the protocol that [Forget] returns.
+const (
+	keepPeople      = 30 * 24 * time.Hour // after the last right or consent ended: 152-FZ, article 21
+	keepInvitations = 30 * 24 * time.Hour // after they expired
+	keepCodes       = 24 * time.Hour      // after they expired; so long they are counted
+)
+
+// Terms that end by the calendar.
+const (
+	keepViewsYears = 3 // the limitation of claims
+	keepCardsYears = 1 // after they were returned or destroyed
+)
+
+// Forgotten is the protocol of one run of [Forget]: how many rows of each sort
+// were destroyed or emptied.
+type Forgotten struct {
+	Representatives int64 `json:"representatives"` // names, phones and mailboxes erased
+	Applications    int64 `json:"applications"`    // forms emptied
+	Invitations     int64 `json:"invitations"`
+	Codes           int64 `json:"codes"`
+	Cards           int64 `json:"cards"`
+	Views           int64 `json:"views"`
+}
+
+// Forget destroys what is past its time and tells how much it was. People whose
+// last right to every child ended 30 days ago or longer, or whose children's
+// consents all did, are erased: the row stays without name, phone and mailbox,
+// so that history still has somebody to point at.
+func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
+	var f Forgotten
+	before := now.Add(-keepPeople)
+	// Somebody is still needed while a right of his lived after that moment and
+	// a consent for that child did; a companion needs no consent. What the
+	// moment does not decide, a right or a consent yet to begin, keeps him too.
+	tag, err := tx.Exec(ctx, `
+		UPDATE access.representative r
+		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
+		 WHERE r.erased_at IS NULL AND r.created_at < $1
+		   AND NOT EXISTS (
+		        SELECT FROM access.guardian g
+		         WHERE g.representative_id = r.id
+		           AND (g.until IS NULL OR g.until > $1) AND (g.revoked_at IS NULL OR g.revoked_at > $1)
+		           AND (g.role = 'companion'
+		                OR EXISTS (SELECT FROM access.consent c
+		                            WHERE c.child_id = g.child_id
+		                              AND (c.until IS NULL OR c.until > $1)
+		                              AND (c.withdrawn_at IS NULL OR c.withdrawn_at > $1))))
+		   AND NOT EXISTS (SELECT FROM access.card k
+		                    WHERE k.representative_id = r.id AND k.state NOT IN ('returned', 'destroyed'))`, before, now)
+	if err != nil {
+		return Forgotten{}, fmt.Errorf("erase representatives: %w", err)
+	}
+	f.Representatives = tag.RowsAffected()
+
+	for _, step := range []struct {
+		what, sql string
+		args      []any
+		count     *int64
+	}{
+		{"empty applications", `
+			UPDATE access.application a SET form = '{}'
+			  FROM access.representative r
+			 WHERE r.id = a.representative_id AND r.erased_at IS NOT NULL AND a.form <> '{}'`, nil, &f.Applications},
+		{
+			"delete invitations", `DELETE FROM access.invitation WHERE expires_at < $1`,
+			[]any{now.Add(-keepInvitations)},
+			&f.Invitations,
+		},
+		{
+			"delete changes of phone", `DELETE FROM access.phone_change WHERE started_at < $1`,
+			[]any{now.Add(-keepCodes - CodeLife)},
+			new(int64),
+		},
+		{"delete codes", `DELETE FROM access.code WHERE expires_at < $1`, []any{now.Add(-keepCodes)}, &f.Codes},
+	} {
+		tag, err := tx.Exec(ctx, step.sql, step.args...)
+		if err != nil {
+			return Forgotten{}, fmt.Errorf("%s: %w", step.what, err)
+		}
+		*step.count = tag.RowsAffected()
+	}
+	if err := tx.QueryRow(ctx, `SELECT access.forget_cards($1), access.forget_views($2)`,
+		now.AddDate(-keepCardsYears, 0, 0), now.AddDate(-keepViewsYears, 0, 0)).Scan(&f.Cards, &f.Views); err != nil {
+		return Forgotten{}, fmt.Errorf("forget cards and views: %w", err)
+	}
+	return f, nil
+}

@@ -1,0 +1,146 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/access/phone"
+	"zvonok/ledger"
+	"zvonok/ledger/pg"
+)
+
+// RepresentativeID names a parent, another legal representative, a trusted
+// person or a companion.
+type RepresentativeID int64
+
+// Role is the relation of a representative to one child.
+type Role string
+
+// The roles.
+const (
+	Legal     Role = "legal"     // a parent or another legal representative (R1)
+	Trusted   Role = "trusted"   // sees and chooses like a parent, cannot delegate (R2)
+	Companion Role = "companion" // leads the child to the kindergarten and home, sees nothing (R13)
+)
+
+// Verdict answers whether somebody may know of a child: [Yes], or what is missing.
+type Verdict string
+
+// The verdicts: a closed list. When several things are missing the consent is
+// named before the asker's own right (spec/notices.md, From fact to message).
+const (
+	Yes               Verdict = "yes"
+	NoConsent         Verdict = "no_consent"         // no legal representative ever consented
+	ConsentExpired    Verdict = "consent_expired"    // the last consent is past its last day
+	ConsentWithdrawn  Verdict = "consent_withdrawn"  // the last consent was withdrawn
+	NotRepresentative Verdict = "not_representative" // a stranger, a companion, or a right that has not begun
+	Removed           Verdict = "removed"            // excluded by a legal representative or by the school
+	Expired           Verdict = "expired"            // the right is past its last day
+)
+
+// Verdicts lists every verdict, for labels and tables.
+func Verdicts() []Verdict {
+	return []Verdict{Yes, NoConsent, ConsentExpired, ConsentWithdrawn, NotRepresentative, Removed, Expired}
+}
+
+// May answers whether a representative may at that moment know of a child: be
+// sent messages of it and be shown its data. A child or a representative that
+// does not exist is [NotRepresentative].
+func May(ctx context.Context, q pg.Querier, who RepresentativeID, child ledger.PersonID, at time.Time) (Verdict, error) {
+	var verdict Verdict
+	err := q.QueryRow(ctx, `
+		SELECT verdict FROM access.rights($3) WHERE child_id = $1 AND representative_id = $2`,
+		child, who, at).Scan(&verdict)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return NotRepresentative, nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("ask whether representative %d may know of person %d: %w", who, child, err)
+	}
+	return verdict, nil
+}
+
+// Listener is somebody who may or might know of a child, with how to reach him.
+type Listener struct {
+	Child          ledger.PersonID
+	Representative RepresentativeID
+	Role           Role
+	Verdict        Verdict
+	// What the live consent covers: visits, or meals and money. Both false unless there is one.
+	Visits, Meals bool
+	Phone         phone.Number // "" when the person has been erased
+	Email         string       // "" when none
+	Language      string       // "ru" or "en"
+	Translit      bool         // SMS in Latin letters (D15)
+}
+
+// Rights and people are looked up by key, child by child: for a batch of some
+// hundreds the planner would otherwise rather read everybody in the city, which
+// OFFSET and LIMIT forbid.
+const audience = `
+	SELECT r.child_id, r.representative_id, r.role, r.verdict, r.visits, r.meals,
+	       coalesce(p.phone, ''), p.email, p.language, p.translit
+	  FROM (SELECT DISTINCT unnest($1::bigint[]) AS child_id) c
+	 CROSS JOIN LATERAL (SELECT * FROM access.rights($2) WHERE child_id = c.child_id OFFSET 0) r
+	 CROSS JOIN LATERAL (SELECT * FROM access.representative WHERE id = r.representative_id LIMIT 1) p
+	 ORDER BY r.child_id, r.representative_id`
+
+// Audience returns every legal and trusted representative, past or present, of
+// these children, each with the verdict at that moment, ordered by child and
+// representative; companions are not among them. It is one query, for the
+// notices of a batch of facts.
+func Audience(ctx context.Context, q pg.Querier, children []ledger.PersonID, at time.Time) ([]Listener, error) {
+	rows, err := q.Query(ctx, audience, children, at)
+	if err != nil {
+		return nil, fmt.Errorf("find who may know of %d children: %w", len(children), err)
+	}
+	listeners, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Listener])
+	if err != nil {
+		return nil, fmt.Errorf("find who may know of %d children: %w", len(children), err)
+	}
+	return listeners, nil
+}
+
+// Child is a child that somebody may know of.
+type Child struct {
+	ID             ledger.PersonID
+	Representative RepresentativeID // the asker
+	Role           Role
+	// What the live consent covers: visits, or meals and money.
+	Visits, Meals bool
+	Code          string // the registry's id
+	Organisation  ledger.OrganisationID
+	FamilyName    string
+	GivenName     string
+	Patronymic    string
+	Group         string // class or kindergarten group
+}
+
+// The phone's owner is looked up by a scalar subquery, which the planner carries
+// into the rule; a join would have to read every right first.
+const childrenOf = `
+	SELECT r.child_id, r.representative_id, r.role, r.visits, r.meals,
+	       p.code, p.organisation_id, p.family_name, p.given_name, p.patronymic, p.group_name
+	  FROM access.rights($2) r
+	  JOIN ledger.person p ON p.id = r.child_id
+	 WHERE r.representative_id = (SELECT id FROM access.representative WHERE phone = $1)
+	   AND r.verdict = 'yes'
+	 ORDER BY p.given_name, p.family_name, r.child_id`
+
+// ChildrenOf returns the children the phone's owner may see at that moment, by
+// given name. For an unknown phone there are none.
+func ChildrenOf(ctx context.Context, q pg.Querier, number phone.Number, at time.Time) ([]Child, error) {
+	rows, err := q.Query(ctx, childrenOf, number, at)
+	if err != nil {
+		return nil, fmt.Errorf("find the children of a phone: %w", err)
+	}
+	children, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Child])
+	if err != nil {
+		return nil, fmt.Errorf("find the children of a phone: %w", err)
+	}
+	return children, nil
+}
