@@ -1,0 +1,312 @@
+package carrier
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"hash/fnv"
+	"strings"
+	"sync"
+	"time"
+
+	"zvonok/access/phone"
+	"zvonok/gateway/smpp"
+)
+
+// Limits of USSD events.
+const (
+	dialWorkers  = 32     // per operator; one phone is always with the same one, so that its events keep their order
+	dialsWaiting = 256    // per worker; more are refused with a temporary error
+	acceptedKept = 10_000 // ids of accepted texts that query_sm may ask for
+	textsKept    = 1000   // joined texts that could not be stored and whose parts were acknowledged
+)
+
+// handle takes one request of the operator. It is called by one goroutine per session.
+func (o *operator) handle(id Link, in *smpp.Inbound) {
+	switch p := in.PDU.(type) {
+	case *smpp.Message:
+		o.message(id, in, p)
+	case *smpp.Query:
+		o.query(in, p)
+	case *smpp.Cancel:
+		_ = in.Answer(smpp.StatusCancelFailed, "")
+	case *smpp.Replace:
+		_ = in.Answer(smpp.StatusReplaceFailed, "")
+	default:
+		_ = in.Answer(smpp.StatusOK, "") // alert_notification
+	}
+}
+
+// message sorts what an operator sent: USSD, a receipt, a text from a subscriber, or something that needs nothing but
+// its acknowledgement.
+func (o *operator) message(id Link, in *smpp.Inbound, m *smpp.Message) {
+	switch kind := m.ESMClass & smpp.ESMClassTypeMask; {
+	case isReceipt(m.ESMClass):
+		o.receipt(in, m)
+	case isUSSD(m, o.cfg.has(RoleUSSD)):
+		o.dialled(id, in, m)
+	case kind != 0:
+		// Acknowledgements by the recipient's phone and intermediate notifications settle nothing.
+		o.x.metrics.inbound(o.cfg.Name, "notification")
+		_ = in.Answer(smpp.StatusOK, "")
+	case !o.cfg.has(RoleSMS):
+		o.x.metrics.inbound(o.cfg.Name, "refused")
+		_ = in.Answer(smpp.StatusReceiverPermanent, "")
+	default:
+		o.text(in, m)
+	}
+}
+
+// isUSSD tells USSD by its operation first. Without one it takes, on links for USSD only, aborts (esm_class 0x08 and
+// 0x18) and PDUs with a session of USSD; a service type alone says nothing (ussd.md 1.2).
+func isUSSD(m *smpp.Message, role bool) bool {
+	if _, ok := m.TLVs.Get(smpp.TagUSSDServiceOp); ok {
+		return true
+	}
+	if !role {
+		return false
+	}
+	switch m.ESMClass & smpp.ESMClassTypeMask {
+	case smpp.ESMClassDeliveryAck, smpp.ESMClassAbort:
+		return true
+	}
+	if _, ok := m.TLVs.Get(smpp.TagUSSDSessionID); ok {
+		return true
+	}
+	_, its := m.TLVs.Get(smpp.TagITSSessionInfo)
+	return its && strings.HasPrefix(m.ServiceType, "USSD")
+}
+
+// refuseLater is the status with which a request comes again: 0x08 for a submit_sm, 0x64 for the others.
+func refuseLater(in *smpp.Inbound) smpp.Status {
+	if in.Header.Command == smpp.CmdSubmitSM {
+		return smpp.StatusSystemError
+	}
+	return smpp.StatusReceiverTemporary
+}
+
+// errCrowded means that too much waits to be stored.
+var errCrowded = errors.New("too much waits to be stored")
+
+// refuseFull is the status when too much waits to be stored: 0x14 for a submit_sm, 0x64 for the others.
+func refuseFull(in *smpp.Inbound) smpp.Status {
+	if in.Header.Command == smpp.CmdSubmitSM {
+		return smpp.StatusQueueFull
+	}
+	return smpp.StatusReceiverTemporary
+}
+
+// receipt stores a receipt and then acknowledges it.
+func (o *operator) receipt(in *smpp.Inbound, m *smpp.Message) {
+	r, ok := o.reader.read(m, in.ReceivedAt)
+	if !ok {
+		o.x.metrics.inbound(o.cfg.Name, "unreadable receipt")
+		o.mu.Lock()
+		o.alarm(Alarm{Reason: "unreadable receipt", Class: Temporary}, o.x.now())
+		o.mu.Unlock()
+		_ = in.Answer(smpp.StatusOK, "")
+		return
+	}
+	taken := o.x.receipts.offer(r, func(err error) {
+		if err != nil {
+			o.x.metrics.inbound(o.cfg.Name, "receipt not stored")
+			_ = in.Answer(refuseLater(in), "")
+			return
+		}
+		o.x.metrics.receipt(o.cfg.Name, r.State)
+		_ = in.Answer(smpp.StatusOK, "")
+	})
+	if !taken {
+		o.x.metrics.inbound(o.cfg.Name, "receipt not stored")
+		_ = in.Answer(refuseFull(in), "")
+	}
+}
+
+// text stores a text from a subscriber and then acknowledges it.
+func (o *operator) text(in *smpp.Inbound, m *smpp.Message) {
+	place, octets := concatOf(m)
+	mo := MO{Operator: o.cfg.Name, Source: m.Source, To: m.Destination, ReceivedAt: in.ReceivedAt}
+	mo.From, _ = phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
+	if place.count == 0 {
+		mo.Text = decodeText(octets, m.DataCoding)
+		o.x.storeText(joinedText{mo: mo, acks: []*smpp.Inbound{in}})
+		return
+	}
+	if whole, complete := o.x.joiner.add(place, mo, octets, m.DataCoding, in); complete {
+		o.x.storeText(whole)
+	}
+}
+
+// storeText hands a whole text over and acknowledges what it came in. When it cannot be stored the operator keeps it;
+// but when a part of it was acknowledged before, the operator has not got it all any more, and it is kept here.
+func (x *Exchange) storeText(t joinedText) {
+	settle := func(err error) {
+		if err == nil {
+			x.metrics.inbound(t.mo.Operator, "text")
+			for _, in := range t.acks {
+				x.accept(in)
+			}
+			return
+		}
+		x.metrics.inbound(t.mo.Operator, "text not stored")
+		if t.acknowledged && x.joiner.keep(t.mo) {
+			for _, in := range t.acks {
+				x.accept(in)
+			}
+			return
+		}
+		for _, in := range t.acks {
+			_ = in.Answer(refuseLater(in), "")
+		}
+	}
+	if !x.texts.offer(t.mo, settle) {
+		settle(errCrowded)
+	}
+}
+
+// accept acknowledges a text. A submit_sm gets an id of ours, by which it can be asked for with query_sm.
+func (x *Exchange) accept(in *smpp.Inbound) {
+	if in.Header.Command == smpp.CmdDeliverSM {
+		_ = in.Answer(smpp.StatusOK, "")
+		return
+	}
+	id := x.accepted.add()
+	_ = in.Answer(smpp.StatusOK, id)
+}
+
+// query answers for a text that we accepted: it is with us, which is where it was going.
+func (o *operator) query(in *smpp.Inbound, q *smpp.Query) {
+	if !o.x.accepted.has(q.MessageID) {
+		_ = in.Answer(smpp.StatusInvalidMessageID, "")
+		return
+	}
+	_ = in.AnswerPDU(smpp.StatusOK, &smpp.QueryResp{
+		MessageID: q.MessageID, FinalDate: smpp.FormatTime(o.x.now()), State: smpp.StateDelivered,
+	})
+}
+
+// acceptedIDs remembers the ids of the latest texts we accepted by submit_sm.
+type acceptedIDs struct {
+	mu   sync.Mutex
+	ring [acceptedKept]string
+	next int
+	ids  map[string]struct{}
+}
+
+func newAcceptedIDs() *acceptedIDs { return &acceptedIDs{ids: make(map[string]struct{})} }
+
+func (a *acceptedIDs) add() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
+	id := hex.EncodeToString(b[:])
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.ids, a.ring[a.next])
+	a.ring[a.next] = id
+	a.ids[id] = struct{}{}
+	a.next = (a.next + 1) % len(a.ring)
+	return id
+}
+
+func (a *acceptedIDs) has(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	_, ok := a.ids[id]
+	return ok
+}
+
+// dialled acknowledges a USSD event and hands it to the callback. On a link without the role it is refused: whoever may
+// send SMS could otherwise ask about anybody's child.
+func (o *operator) dialled(id Link, in *smpp.Inbound, m *smpp.Message) {
+	if o.dials == nil {
+		o.x.metrics.inbound(o.cfg.Name, "dial refused")
+		_ = in.Answer(smpp.StatusReceiverPermanent, "")
+		return
+	}
+	d := Dial{
+		Operator: o.cfg.Name, Link: id, Command: m.Command,
+		Source: m.Source, Destination: m.Destination,
+		ServiceType: m.ServiceType, ESMClass: m.ESMClass, DataCoding: m.DataCoding,
+		TLVs: m.TLVs, Octets: m.Octets(), ReceivedAt: in.ReceivedAt,
+	}
+	d.Op, d.HasOp = m.USSDOp()
+	d.Text = decodeText(d.Octets, d.DataCoding)
+	d.Phone, _ = phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
+	if !o.dials.hand(d, in) {
+		o.x.metrics.inbound(o.cfg.Name, "dial refused")
+		_ = in.Answer(smpp.StatusReceiverTemporary, "")
+		return
+	}
+	o.x.metrics.inbound(o.cfg.Name, "dial")
+}
+
+// dialPool runs the Dial callback on a few goroutines, the events of one phone always on the same one.
+type dialPool struct {
+	call    func(Dial)
+	workers [dialWorkers]dialWorker
+	tasks   sync.WaitGroup
+}
+
+type dialWorker struct {
+	mu     sync.Mutex // one at a time hands over, so that room seen is room kept
+	events chan Dial
+}
+
+func newDialPool(call func(Dial)) *dialPool {
+	p := &dialPool{call: call}
+	for i := range p.workers {
+		p.workers[i].events = make(chan Dial, dialsWaiting)
+	}
+	return p
+}
+
+func (p *dialPool) start() {
+	for i := range p.workers {
+		p.tasks.Go(func() {
+			for d := range p.workers[i].events {
+				p.call(d)
+			}
+		})
+	}
+}
+
+// hand acknowledges an event and gives it to its worker, in this order: a gateway that sees our answer before the
+// acknowledgement refuses it (ussd.md 1.4). It does not wait, and is false when the worker has too many events.
+func (p *dialPool) hand(d Dial, in *smpp.Inbound) bool {
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(d.Source.Addr))
+	w := &p.workers[h.Sum32()%dialWorkers]
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.events) == cap(w.events) {
+		return false
+	}
+	_ = in.Answer(smpp.StatusOK, "")
+	w.events <- d
+	return true
+}
+
+// stop waits for the events taken. Nothing may be handed over any more.
+func (p *dialPool) stop() {
+	for i := range p.workers {
+		close(p.workers[i].events)
+	}
+	p.tasks.Wait()
+}
+
+// tendJoins looks after incomplete texts until ctx ends.
+func (x *Exchange) tendJoins(ctx context.Context) {
+	ticker := time.NewTicker(housekeeping)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, t := range x.joiner.tick(x.now(), x.accept) {
+			x.storeText(t)
+		}
+	}
+}

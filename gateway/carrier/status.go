@@ -1,0 +1,234 @@
+package carrier
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Limit is what keeps an operator from sending more (pain 5).
+type Limit string
+
+// The limits.
+const (
+	LimitNothing   Limit = "nothing"
+	LimitRate      Limit = "rate"       // parts per second of the settings
+	LimitWindow    Limit = "window"     // submits awaiting an answer
+	LimitRoundTrip Limit = "round trip" // the window is full because the operator answers slower than it does at best
+	LimitDatabase  Limit = "database"   // results or receipts are not stored as fast as they come
+	LimitOperator  Limit = "operator"   // not bound, throttling, or failing
+)
+
+// limitsAll lists the limits for metrics.
+var limitsAll = [...]Limit{LimitNothing, LimitRate, LimitWindow, LimitRoundTrip, LimitDatabase, LimitOperator}
+
+// Limits of the live view.
+const (
+	limitMemory   = 2 * time.Second // of what blocked the links
+	slowRoundTrip = 2               // times the best round trip, and ...
+	slowAtLeast   = 100 * time.Millisecond
+	bestForgotten = 10 * time.Minute // the best round trip is that of this time
+)
+
+// limits adds up for how long the links waited for what, forgetting with half-life limitMemory.
+type limits struct {
+	waited map[Limit]float64 // s
+	at     time.Time
+}
+
+func (l *limits) add(why Limit, d time.Duration, now time.Time) {
+	l.fade(now)
+	l.waited[why] += d.Seconds()
+}
+
+func (l *limits) fade(now time.Time) {
+	if l.waited == nil {
+		l.waited = make(map[Limit]float64)
+	}
+	f := math.Exp2(-now.Sub(l.at).Seconds() / limitMemory.Seconds())
+	for why := range l.waited {
+		l.waited[why] *= f
+	}
+	l.at = now
+}
+
+func (l *limits) most(now time.Time) Limit {
+	l.fade(now)
+	best, most := LimitNothing, 0.0
+	for _, why := range limitsAll {
+		if l.waited[why] > most {
+			best, most = why, l.waited[why]
+		}
+	}
+	return best
+}
+
+// Status is the live view of one operator.
+type Status struct {
+	Operator        string
+	Mode            Mode
+	BindsUp, Binds  int // sessions
+	WindowUsed      int // parts awaiting their answer
+	Window          int // of all sessions that are up
+	Rate            float64
+	RateConfigured  float64 // parts per second
+	Throughput      float64 // parts accepted in the last second
+	Queue           int     // messages waiting
+	QueueParts      int
+	Oldest          time.Duration // age of the oldest message waiting
+	RoundTrip       time.Duration // median of the slowest session
+	MessageID       IDMode        // applied now
+	Concatenation   Method        // used now
+	LimitedBy       Limit
+	Explanation     string    // a sentence about LimitedBy
+	Clears          time.Time // when the queue is empty at the present pace; zero when there is none or no pace
+	CircuitOpen     bool
+	PausedUntil     time.Time // of a throttle; zero when there is none
+	LastBindFailure string
+}
+
+// Status returns the live view of every operator in the order of the settings.
+func (x *Exchange) Status() []Status {
+	all := make([]Status, 0, len(x.names))
+	for _, name := range x.names {
+		all = append(all, x.operators[name].status())
+	}
+	return all
+}
+
+func (o *operator) status() Status {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.statusLocked(o.x.now())
+}
+
+func (o *operator) statusLocked(now time.Time) Status {
+	o.pace.advance(now)
+	s := Status{
+		Operator: o.cfg.Name, Mode: o.cfg.Mode, Binds: o.cfg.Binds,
+		Rate: o.pace.rate, RateConfigured: o.pace.configured, Throughput: o.pace.throughput(now),
+		Queue: o.queue.len + len(o.delayed), MessageID: o.reader.ids.Mode(), Concatenation: o.form.method,
+		CircuitOpen: o.circuit.open(now), LastBindFailure: o.bindError,
+	}
+	if o.cfg.Pair {
+		s.Binds *= 2
+	}
+	if o.pace.paused(now) {
+		s.PausedUntil = o.pace.pausedUntil
+	}
+	best := time.Duration(0)
+	for _, l := range o.links {
+		if l.closing {
+			continue
+		}
+		s.BindsUp++
+		if !l.sends {
+			continue
+		}
+		o.waited(l, now)
+		s.Window += o.cfg.Window
+		s.WindowUsed += l.out
+		snapshot := l.session.Snapshot()
+		s.RoundTrip = max(s.RoundTrip, snapshot.RTTP50)
+		best = max(best, o.bestRoundTrip(snapshot.RTTP50, now))
+	}
+	oldest := now
+	count := func(m *message) {
+		if m.entered.Before(oldest) {
+			oldest = m.entered
+		}
+		if m.parts == nil {
+			s.QueueParts += estimate(m.sms.Text)
+			return
+		}
+		_, cost := m.pending()
+		s.QueueParts += max(cost, 1)
+	}
+	o.queue.each(count)
+	for _, m := range o.delayed {
+		count(m)
+	}
+	s.Oldest = now.Sub(oldest)
+	o.explain(&s, best, now)
+	return s
+}
+
+// bestRoundTrip remembers the shortest median round trip of late.
+func (o *operator) bestRoundTrip(rtt time.Duration, now time.Time) time.Duration {
+	if rtt > 0 && (o.bestRTT == 0 || rtt < o.bestRTT || now.Sub(o.bestRTTAt) > bestForgotten) {
+		o.bestRTT, o.bestRTTAt = rtt, now
+	}
+	return o.bestRTT
+}
+
+// explain finds what limits the operator and says it in a sentence.
+func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
+	backlog := ""
+	if s.Queue > 0 {
+		pace := s.Throughput
+		if pace == 0 {
+			pace = s.Rate
+		}
+		if o.unbound.IsZero() && !s.CircuitOpen && pace > 0 {
+			start := now
+			if s.PausedUntil.After(now) {
+				start = s.PausedUntil
+			}
+			s.Clears = start.Add(time.Duration(float64(s.QueueParts) / pace * float64(time.Second)))
+			backlog = fmt.Sprintf("; backlog %d, clears %s", s.Queue, s.Clears.Format(time.TimeOnly))
+		} else {
+			backlog = fmt.Sprintf("; backlog %d", s.Queue)
+		}
+	}
+	say := func(l Limit, format string, args ...any) {
+		s.LimitedBy, s.Explanation = l, fmt.Sprintf(format, args...)+backlog
+	}
+	why := o.blocked.most(now)
+	switch {
+	case o.draining:
+		say(LimitOperator, "stopping")
+	case !o.unbound.IsZero():
+		reason := "connecting"
+		if s.LastBindFailure != "" {
+			reason = s.LastBindFailure
+		}
+		say(LimitOperator, "not bound: %s", reason)
+	case s.CircuitOpen:
+		say(LimitOperator, "circuit open after system errors until %s", o.circuit.openUntil.Format(time.TimeOnly))
+	case !s.PausedUntil.IsZero():
+		say(LimitOperator, "throttled by the operator until %s, then %.0f/s of %.0f/s",
+			s.PausedUntil.Format(time.TimeOnly), s.Rate, s.RateConfigured)
+	case o.settling > o.cfg.QueueLimit/2 || o.x.receipts.crowded():
+		say(LimitDatabase, "limited by the database: %d results and %d receipts wait to be stored",
+			o.settling, len(o.x.receipts.items))
+	case s.Queue == 0 || why == LimitNothing:
+		say(LimitNothing, "not limited")
+	case why == LimitOperator:
+		say(LimitOperator, "slowed by the operator to %.0f/s of %.0f/s", s.Rate, s.RateConfigured)
+	case why == LimitWindow && s.RoundTrip > slowRoundTrip*best && s.RoundTrip > slowAtLeast:
+		say(LimitRoundTrip, "limited by the operator's round trip of %s, at best %s; window %d, %d binds",
+			rounded(s.RoundTrip), rounded(best), o.cfg.Window, s.BindsUp)
+	case why == LimitWindow:
+		say(LimitWindow, "limited by window %d on %d binds at a round trip of %s",
+			o.cfg.Window, s.BindsUp, rounded(s.RoundTrip))
+	default:
+		say(LimitRate, "limited by operator rate %.0f/s", s.RateConfigured)
+	}
+}
+
+// rounded cuts a duration to what a person reads.
+func rounded(d time.Duration) time.Duration {
+	if d > 10*time.Millisecond {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(10 * time.Microsecond)
+}
+
+// measure brings the gauges up to date, once a second. o.mu is held.
+func (o *operator) measure(now time.Time) {
+	if now.Sub(o.measured) < time.Second {
+		return
+	}
+	o.measured = now
+	o.x.metrics.status(o.statusLocked(now))
+}
