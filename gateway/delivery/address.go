@@ -1,0 +1,144 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/gateway/subscription"
+	"zvonok/ledger/pg"
+)
+
+// Health is what is known of an address.
+type Health struct {
+	OptedOut   bool // the person said STOP, or the operator says they refused bulk SMS
+	Suppressed bool // refused for good twice in a row: dead phone, dead mailbox
+}
+
+// HealthOf reads the health of addresses of one channel in one query; an
+// address that is not in the result is well.
+func HealthOf(ctx context.Context, q pg.Querier, channel subscription.Channel, addresses []string) (map[string]Health, error) {
+	rows, err := q.Query(ctx, `
+		SELECT address, opted_out_at IS NOT NULL, suppressed_at IS NOT NULL
+		FROM delivery.address WHERE channel = $1 AND address = ANY ($2)`, string(channel), addresses)
+	if err != nil {
+		return nil, fmt.Errorf("read address health: %w", err)
+	}
+	health := map[string]Health{}
+	var address string
+	var h Health
+	if _, err := pgx.ForEachRow(rows, []any{&address, &h.OptedOut, &h.Suppressed}, func() error {
+		health[address] = h
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read address health: %w", err)
+	}
+	return health, nil
+}
+
+// OptOut stops messages of a channel to an address at once; OptIn resumes them
+// and forgets earlier refusals. Both may be repeated.
+func OptOut(ctx context.Context, q pg.Querier, channel subscription.Channel, address, reason string, now time.Time) error {
+	_, err := q.Exec(ctx, `
+		INSERT INTO delivery.address (channel, address, opted_out_at, reason) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (channel, address) DO UPDATE
+		SET opted_out_at = coalesce(delivery.address.opted_out_at, excluded.opted_out_at), reason = excluded.reason`,
+		string(channel), address, now, reason)
+	if err != nil {
+		return fmt.Errorf("record opt-out: %w", err)
+	}
+	return nil
+}
+
+// OptIn is the reverse of [OptOut].
+func OptIn(ctx context.Context, q pg.Querier, channel subscription.Channel, address string) error {
+	_, err := q.Exec(ctx, `
+		UPDATE delivery.address SET opted_out_at = NULL, suppressed_at = NULL, reason = NULL, refusals = 0
+		WHERE channel = $1 AND address = $2`, string(channel), address)
+	if err != nil {
+		return fmt.Errorf("record opt-in: %w", err)
+	}
+	return nil
+}
+
+// recordHealth counts permanent refusals and clears the count of addresses that
+// took a message.
+func recordHealth(ctx context.Context, tx pgx.Tx, now time.Time, channel subscription.Channel, sick, well []string) error {
+	if len(sick) > 0 {
+		slices.Sort(sick)
+		_, err := tx.Exec(ctx, `
+			INSERT INTO delivery.address (channel, address, refusals)
+			SELECT $1, address, count(*) FROM unnest($2::text[]) AS s (address) GROUP BY address ORDER BY address
+			ON CONFLICT (channel, address) DO UPDATE
+			SET refusals = delivery.address.refusals + excluded.refusals,
+			    suppressed_at = CASE WHEN delivery.address.refusals + excluded.refusals >= $3
+			                    THEN coalesce(delivery.address.suppressed_at, $4) END,
+			    reason = 'refused'`,
+			string(channel), sick, deadAfterRefusals, now)
+		if err != nil {
+			return fmt.Errorf("count refusals: %w", err)
+		}
+	}
+	if len(well) > 0 {
+		// Nearly always this touches no row: only addresses once refused are listed.
+		_, err := tx.Exec(ctx, `
+			UPDATE delivery.address SET refusals = 0
+			WHERE channel = $1 AND address = ANY ($2) AND refusals > 0 AND suppressed_at IS NULL`, string(channel), well)
+		if err != nil {
+			return fmt.Errorf("clear refusals: %w", err)
+		}
+	}
+	return nil
+}
+
+// Use is how many messages of a channel an address is about to get on a day.
+type Use struct {
+	Day     time.Time // the recipient's date, as midnight UTC
+	Address string
+	Count   int
+}
+
+// Spend adds to the addresses' daily counts and returns the totals after it, in
+// the order of uses. The rows are taken in one order, so concurrent batches do
+// not deadlock.
+func Spend(ctx context.Context, tx pgx.Tx, channel subscription.Channel, uses []Use) ([]int, error) {
+	if len(uses) == 0 {
+		return nil, nil
+	}
+	days, addresses, counts := make([]time.Time, len(uses)), make([]string, len(uses)), make([]int32, len(uses))
+	for i, u := range uses {
+		days[i], addresses[i], counts[i] = u.Day, u.Address, int32(u.Count)
+	}
+	rows, err := tx.Query(ctx, `
+		INSERT INTO delivery.quota AS q (day, channel, address, sent)
+		SELECT day, $1, address, sum(count)
+		FROM unnest($2::date[], $3::text[], $4::int[]) AS u (day, address, count)
+		GROUP BY day, address ORDER BY day, address
+		ON CONFLICT (day, channel, address) DO UPDATE SET sent = q.sent + excluded.sent
+		RETURNING day, address, sent`, string(channel), days, addresses, counts)
+	if err != nil {
+		return nil, fmt.Errorf("count messages per address: %w", err)
+	}
+	type key struct {
+		day     string
+		address string
+	}
+	totals := map[key]int{}
+	var day time.Time
+	var address string
+	var sent int
+	if _, err := pgx.ForEachRow(rows, []any{&day, &address, &sent}, func() error {
+		totals[key{day.Format(time.DateOnly), address}] = sent
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("count messages per address: %w", err)
+	}
+	result := make([]int, len(uses))
+	for i, u := range uses {
+		result[i] = totals[key{u.Day.Format(time.DateOnly), u.Address}]
+	}
+	return result, nil
+}

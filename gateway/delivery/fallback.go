@@ -1,0 +1,271 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+
+	"zvonok/gateway/subscription"
+)
+
+// Spare is the same message in the form of the recipient's next channel. It is
+// rendered and stored together with the message it stands in for, so that the
+// fall-back needs nobody who knows the words.
+type Spare struct {
+	Channel subscription.Channel
+	Address string
+	// Patience is how long an SMS may be without the proof of its delivery.
+	Patience time.Duration
+	Body     string
+	Letter   *Letter // for channel email
+}
+
+// FallbackArgs looks at messages of which nothing may have been heard for the
+// recipient's patience.
+type FallbackArgs struct {
+	At  time.Time `json:"at"`
+	IDs []ID      `json:"ids"`
+}
+
+// Kind names the job in River.
+func (FallbackArgs) Kind() string { return "fallback" }
+
+// spareColumns gathers rows of delivery.spare.
+type spareColumns struct {
+	ids                            []int64
+	channels, addresses, bodies    []string
+	patience                       []time.Duration
+	subjects, textBodies, htmlBody []*string
+}
+
+func (c *spareColumns) add(id ID, s Spare) {
+	c.ids = append(c.ids, int64(id))
+	c.channels = append(c.channels, string(s.Channel))
+	c.addresses = append(c.addresses, s.Address)
+	c.bodies = append(c.bodies, s.Body)
+	c.patience = append(c.patience, s.Patience)
+	var subject, text, html *string
+	if s.Letter != nil {
+		subject, text, html = &s.Letter.Subject, &s.Letter.Text, &s.Letter.HTML
+	}
+	c.subjects = append(c.subjects, subject)
+	c.textBodies = append(c.textBodies, text)
+	c.htmlBody = append(c.htmlBody, html)
+}
+
+func (c *spareColumns) insert(ctx context.Context, tx pgx.Tx, now time.Time) error {
+	if len(c.ids) == 0 {
+		return nil
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO delivery.spare (delivery_id, at, channel, address, patience, body, subject, text_body, html_body)
+		SELECT id, $1, channel, address, patience, body, subject, text_body, html_body
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::interval[], $6::text[], $7::text[], $8::text[], $9::text[])
+			AS r (id, channel, address, patience, body, subject, text_body, html_body)`,
+		now, c.ids, c.channels, c.addresses, c.patience, c.bodies, c.subjects, c.textBodies, c.htmlBody)
+	if err != nil {
+		return fmt.Errorf("store spares: %w", err)
+	}
+	return nil
+}
+
+// watchList groups messages by the moment at which somebody looks whether they
+// have arrived.
+type watchList struct{ ids map[time.Time][]ID }
+
+func (w *watchList) add(id ID, d Draft, now time.Time) {
+	from := now
+	if d.NotBefore.After(now) {
+		from = d.NotBefore
+	}
+	at := from.Add(d.Spare.Patience)
+	if !at.Before(d.Expires) {
+		return // by then it is no news any more
+	}
+	if w.ids == nil {
+		w.ids = map[time.Time][]ID{}
+	}
+	w.ids[at] = append(w.ids[at], id)
+}
+
+func (w *watchList) params(now time.Time) []river.InsertManyParams {
+	var params []river.InsertManyParams
+	for at, ids := range w.ids {
+		params = append(params, river.InsertManyParams{
+			Args:       FallbackArgs{At: now, IDs: ids},
+			InsertOpts: &river.InsertOpts{Queue: ResolveQueue, ScheduledAt: at},
+		})
+	}
+	return params
+}
+
+// fallBack sends messages that failed, or of which nothing was heard, by the
+// next channel of their recipients: once, and within their life. Taking the
+// spare and storing what it becomes are one transaction. Messages without a
+// spare, and a nil Desk, do nothing.
+func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []rowKey) error {
+	if d == nil || len(lost) == 0 {
+		return nil
+	}
+	ids, ats := split(lost)
+	rows, err := tx.Query(ctx, `
+		UPDATE delivery.spare AS s
+		SET taken_at = $1
+		FROM unnest($2::bigint[], $3::timestamptz[]) AS k (id, at)
+		JOIN delivery.delivery AS d ON d.id = k.id AND d.at = k.at
+		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $4 AND $5 AND s.taken_at IS NULL
+		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
+		RETURNING d.id, d.at, d.event_id, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
+			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
+			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, '')`,
+		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
+	if err != nil {
+		return fmt.Errorf("take spares: %w", err)
+	}
+	var from []rowKey
+	drafts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Draft, error) {
+		var (
+			draft     Draft
+			key       rowKey
+			letter    Letter
+			hasLetter bool
+		)
+		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Representative, &draft.Organisation, &draft.Topic,
+			&draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
+			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML)
+		if hasLetter {
+			draft.Letter = &letter
+		}
+		from = append(from, key)
+		return draft, err
+	})
+	if err != nil {
+		return fmt.Errorf("take spares: %w", err)
+	}
+	if from, drafts, err = willing(ctx, tx, from, drafts); err != nil || len(drafts) == 0 {
+		return err
+	}
+	stored, err := d.Enqueue(ctx, tx, now, drafts)
+	if err != nil {
+		return err
+	}
+	ids, ats = split(from)
+	next := make([]int64, len(stored))
+	for i, s := range stored {
+		next[i] = int64(s.ID)
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE delivery.spare AS s
+		SET next_id = k.next, next_at = $1
+		FROM unnest($2::bigint[], $3::timestamptz[], $4::bigint[]) AS k (id, at, next)
+		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $5 AND $6`,
+		stored[0].At, ids, ats, next, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare)); err != nil {
+		return fmt.Errorf("note the fall-back: %w", err)
+	}
+	return nil
+}
+
+// willing leaves out the drafts whose address has opted out or is dead.
+func willing(ctx context.Context, tx pgx.Tx, from []rowKey, drafts []Draft) ([]rowKey, []Draft, error) {
+	addresses := map[subscription.Channel][]string{}
+	for _, d := range drafts {
+		addresses[d.Channel] = append(addresses[d.Channel], d.Address)
+	}
+	health := map[subscription.Channel]map[string]Health{}
+	for channel, list := range addresses {
+		found, err := HealthOf(ctx, tx, channel, list)
+		if err != nil {
+			return nil, nil, err
+		}
+		health[channel] = found
+	}
+	var (
+		keys []rowKey
+		kept []Draft
+	)
+	for i, d := range drafts {
+		if h := health[d.Channel][d.Address]; !h.OptedOut && !h.Suppressed {
+			keys, kept = append(keys, from[i]), append(kept, d)
+		}
+	}
+	return keys, kept, nil
+}
+
+func split(keys []rowKey) ([]int64, []time.Time) {
+	ids, ats := make([]int64, len(keys)), make([]time.Time, len(keys))
+	for i, key := range keys {
+		ids[i], ats[i] = int64(key.id), key.at
+	}
+	return ids, ats
+}
+
+// fallbackWorker looks whether messages have arrived in time.
+type fallbackWorker struct {
+	river.WorkerDefaults[FallbackArgs]
+	sender *Sender
+}
+
+// Work sends by the next channel what has been without a receipt for the
+// recipient's patience since it was sent. What has not even been sent by then
+// is given up here, so that it does not come twice. Messages that were sent
+// late are looked at again when their patience is over.
+func (w *fallbackWorker) Work(ctx context.Context, job *river.Job[FallbackArgs]) error {
+	var wait time.Duration
+	err := pgx.BeginFunc(ctx, w.sender.pool, func(tx pgx.Tx) error {
+		now := w.sender.now()
+		ids := make([]int64, len(job.Args.IDs))
+		for i, id := range job.Args.IDs {
+			ids[i] = int64(id)
+		}
+		var due []rowKey
+		rows, err := tx.Query(ctx, `
+			SELECT d.id, d.state, coalesce(d.sending_at, d.at) + s.patience
+			FROM delivery.delivery AS d
+			JOIN delivery.spare AS s ON s.delivery_id = d.id AND s.at = d.at
+			WHERE d.id = ANY ($1) AND d.at = $2 AND s.taken_at IS NULL AND NOT d.recalled AND d.expires_at > $3
+			  AND d.state IN ('queued', 'sending', 'sent', 'unknown', 'failed', 'partial')
+			ORDER BY d.id FOR UPDATE OF d`, ids, job.Args.At, now)
+		if err != nil {
+			return fmt.Errorf("look for lost messages: %w", err)
+		}
+		var (
+			id       ID
+			state    State
+			patience time.Time
+			unsent   []int64
+		)
+		if _, err := pgx.ForEachRow(rows, []any{&id, &state, &patience}, func() error {
+			switch {
+			case state == Queued:
+				unsent = append(unsent, int64(id))
+				due = append(due, rowKey{id, job.Args.At})
+			case state == Failed || state == Partial || !now.Before(patience):
+				due = append(due, rowKey{id, job.Args.At})
+			case wait == 0 || patience.Sub(now) < wait:
+				wait = patience.Sub(now)
+			}
+			return nil
+		}); err != nil {
+			return fmt.Errorf("look for lost messages: %w", err)
+		}
+		if len(unsent) > 0 {
+			if _, err := tx.Exec(ctx, `
+				UPDATE delivery.delivery SET state = 'failed', reason = 'gave way to the next channel', settled_at = $3
+				WHERE id = ANY ($1) AND at = $2 AND state = 'queued'`, unsent, job.Args.At, now); err != nil {
+				return fmt.Errorf("give up messages that were not sent: %w", err)
+			}
+		}
+		return w.sender.desk.fallBack(ctx, tx, now, due)
+	})
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		return river.JobSnooze(wait)
+	}
+	return nil
+}

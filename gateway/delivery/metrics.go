@@ -1,0 +1,57 @@
+package delivery
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"zvonok/gateway/carrier"
+)
+
+// Metrics counts what became of messages.
+type Metrics struct {
+	outcomes *prometheus.CounterVec
+	receipts *prometheus.CounterVec
+	resends  prometheus.Counter
+	latency  prometheus.Histogram
+}
+
+// NewMetrics registers the package's metrics. Operators are pre-created so that
+// a zero is visible before the first failure.
+func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
+	m := &Metrics{
+		outcomes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_delivery_outcomes_total",
+			Help: "Outcomes of attempts to send an SMS or a letter, by operator and class (smpp.md, Outcome classes).",
+		}, []string{"operator", "class"}),
+		receipts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_delivery_receipts_total",
+			Help: "Receipts matched to a part of a message, by operator and state.",
+		}, []string{"operator", "state"}),
+		resends: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "zvonok_delivery_resends_total",
+			Help: "Messages with an unknown outcome that were sent once more.",
+		}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "zvonok_delivery_submit_seconds",
+			Help:    "Time from the storing of a message to the answer of the operator that took it.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 15, 60, 300, 900},
+		}),
+	}
+	r.MustRegister(m.outcomes, m.receipts, m.resends, m.latency)
+	for _, operator := range operators {
+		for _, class := range carrier.Classes() {
+			m.outcomes.WithLabelValues(operator, string(class))
+		}
+		for _, state := range []string{partEnroute, partDelivered, partUndelivered, partExpired, partDeleted, partRejected} {
+			m.receipts.WithLabelValues(operator, state)
+		}
+	}
+	return m
+}
+
+func (m *Metrics) outcome(operator string, class carrier.Class) {
+	m.outcomes.WithLabelValues(operator, string(class)).Inc()
+}
+
+func (m *Metrics) receipt(operator, state string) {
+	m.receipts.WithLabelValues(operator, state).Inc()
+}

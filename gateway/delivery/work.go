@@ -1,0 +1,347 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/riverqueue/river"
+
+	"zvonok/gateway/carrier"
+	"zvonok/gateway/subscription"
+)
+
+// Queues of River. Each operator has its own, so that a slow one holds up
+// nobody else. Digests have queues beside those of live messages, with few
+// workers: thousands of their jobs, waiting for a slow operator or relay, must
+// not take the places of the few that are urgent.
+const (
+	MailQueue     = "mail"
+	BulkMailQueue = "mail_bulk"
+	ResolveQueue  = "resolve"
+)
+
+// bulkJobs is how many jobs of digests are worked at once, per operator and for
+// the mail: enough to keep a link busy that nobody else wants.
+const bulkJobs = 2
+
+// SMSQueue is the queue of an operator's live messages, BulkSMSQueue that of
+// its digests. River allows letters, digits, '-' and '_' in a queue's name.
+func SMSQueue(operator string) string { return "sms_" + queueName(operator) }
+
+// BulkSMSQueue is the queue of an operator's digests.
+func BulkSMSQueue(operator string) string { return "bulk_" + queueName(operator) }
+
+func smsQueue(operator string, priority carrier.Priority) string {
+	if priority == carrier.Bulk {
+		return BulkSMSQueue(operator)
+	}
+	return SMSQueue(operator)
+}
+
+func mailQueue(priority carrier.Priority) string {
+	if priority == carrier.Bulk {
+		return BulkMailQueue
+	}
+	return MailQueue
+}
+
+func queueName(operator string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
+			return r
+		}
+		return '_'
+	}, operator)
+}
+
+// SMSArgs sends messages of one operator that were stored together.
+type SMSArgs struct {
+	Operator string    `json:"operator"`
+	At       time.Time `json:"at"`
+	IDs      []ID      `json:"ids"`
+}
+
+// Kind names the job in River.
+func (SMSArgs) Kind() string { return "sms" }
+
+// ResolveArgs looks at messages whose outcome is still unknown.
+type ResolveArgs struct {
+	At  time.Time `json:"at"`
+	IDs []ID      `json:"ids"`
+}
+
+// Kind names the job in River.
+func (ResolveArgs) Kind() string { return "resolve" }
+
+// Sender is the SMS side: a pump per operator, one settler, and the workers.
+type Sender struct {
+	pool    *pgxpool.Pool
+	desk    *Desk
+	log     *slog.Logger
+	metrics *Metrics
+	now     func() time.Time
+	pumps   map[string]*pump
+	settler *settler
+
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// SenderConfig is what a Sender needs.
+type SenderConfig struct {
+	Pool      *pgxpool.Pool
+	Desk      *Desk
+	Exchange  *carrier.Exchange
+	Operators []string
+	Process   string // this process's name among all, the River client's id; written into claimed rows
+	Log       *slog.Logger
+	Metrics   *Metrics
+	Now       func() time.Time
+}
+
+// NewSender returns a Sender. [Sender.Start] sets the pumps going.
+func NewSender(c SenderConfig) *Sender {
+	s := &Sender{
+		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
+		pumps: make(map[string]*pump, len(c.Operators)),
+		settler: &settler{
+			pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
+			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),
+			late: lateRows{rows: map[ID]lateRow{}},
+		},
+	}
+	for _, operator := range c.Operators {
+		s.pumps[operator] = &pump{
+			operator: operator, pool: c.Pool, exchange: c.Exchange, settler: s.settler, log: c.Log, now: c.Now,
+			sender: c.Process, flying: map[ID]struct{}{}, wake: make(chan struct{}, 1),
+		}
+	}
+	return s
+}
+
+// Start runs the pumps until [Sender.Stop].
+func (s *Sender) Start() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	go s.settler.run()
+	for _, p := range s.pumps {
+		s.running.Go(func() { p.run(ctx) })
+	}
+}
+
+// Drain makes every job give back what is not claimed yet, so that River's soft
+// stop waits only for what is in flight.
+func (s *Sender) Drain() {
+	for _, p := range s.pumps {
+		p.drain()
+	}
+}
+
+// Stop ends the pumps and writes the outcomes that are still to be written. The
+// exchange must have been stopped before: it gives the last results.
+func (s *Sender) Stop() {
+	s.stop()
+	s.running.Wait()
+	close(s.settler.outcomes)
+	<-s.settler.done
+}
+
+// LinkChanged wakes an operator's pump; it is the carrier's callback.
+func (s *Sender) LinkChanged(operator string, up bool) {
+	if p, ok := s.pumps[operator]; ok && up {
+		p.nudge()
+	}
+}
+
+// Late settles a message that was reported as unknown and whose answer came
+// after all; it is the carrier's callback.
+func (s *Sender) Late(result carrier.Result) {
+	if r := s.settler.late.take(ID(result.ID)); r != nil {
+		s.settler.settle(outcome{row: r, result: result})
+	}
+}
+
+// Register adds the package's River workers.
+func (s *Sender) Register(workers *river.Workers) {
+	river.AddWorker(workers, &smsWorker{sender: s})
+	river.AddWorker(workers, &resolveWorker{sender: s})
+	river.AddWorker(workers, &fallbackWorker{sender: s})
+}
+
+// Queues are the River queues the Sender works on, with the limits that suit
+// each: a job of an operator only waits for its pump, so many may wait at once.
+func (s *Sender) Queues() map[string]river.QueueConfig {
+	queues := map[string]river.QueueConfig{
+		ResolveQueue: {MaxWorkers: 4},
+	}
+	for operator := range s.pumps {
+		queues[SMSQueue(operator)] = river.QueueConfig{MaxWorkers: 100, FetchCooldown: 10 * time.Millisecond}
+		queues[BulkSMSQueue(operator)] = river.QueueConfig{MaxWorkers: bulkJobs}
+	}
+	return queues
+}
+
+// smsWorker lets the operator's pump send the messages of a job.
+type smsWorker struct {
+	river.WorkerDefaults[SMSArgs]
+	sender *Sender
+}
+
+// Timeout is off: the job's patience ends it, and what is in flight must be
+// waited for.
+func (w *smsWorker) Timeout(*river.Job[SMSArgs]) time.Duration { return -1 }
+
+// Work returns when the outcome of every message is in the database. Messages
+// that the link could not take in time come again with the same job.
+func (w *smsWorker) Work(ctx context.Context, job *river.Job[SMSArgs]) error {
+	p, ok := w.sender.pumps[job.Args.Operator]
+	if !ok {
+		return fmt.Errorf("operator %q is not in the settings any more", job.Args.Operator)
+	}
+	t := &ticket{at: job.Args.At, ids: job.Args.IDs, priority: carrier.Priority(job.Priority), serial: job.ID}
+	if p.work(ctx, jobPatience, t) > 0 {
+		return river.JobSnooze(time.Second)
+	}
+	return nil
+}
+
+// resolveWorker decides about unknown outcomes that neither a late answer nor a
+// receipt has settled in time.
+type resolveWorker struct {
+	river.WorkerDefaults[ResolveArgs]
+	sender *Sender
+}
+
+// Work sends a message once more if its class allows and its life is not over;
+// otherwise it stays unknown, which is the truth.
+func (w *resolveWorker) Work(ctx context.Context, job *river.Job[ResolveArgs]) error {
+	s := w.sender
+	ids := make([]int64, len(job.Args.IDs))
+	for i, id := range job.Args.IDs {
+		ids[i] = int64(id)
+	}
+	var resent int
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		now := s.now()
+		rows, err := tx.Query(ctx, `
+			UPDATE delivery.delivery
+			SET state = 'queued', resent = true, reason = 'resent', settled_at = NULL
+			WHERE id = ANY ($1) AND at = $2 AND state = 'unknown' AND NOT resent AND NOT recalled AND again <> 'never'
+			  AND expires_at > $3
+			RETURNING id, coalesce(operator, ''), priority, channel`, ids, job.Args.At, now)
+		if err != nil {
+			return fmt.Errorf("take unknown deliveries again: %w", err)
+		}
+		again := map[jobKey][]ID{}
+		for rows.Next() {
+			var id ID
+			var key jobKey
+			if err := rows.Scan(&id, &key.operator, &key.priority, &key.kind); err != nil {
+				return fmt.Errorf("take unknown deliveries again: %w", err)
+			}
+			key.queue = mailQueue(key.priority)
+			if key.kind == subscription.SMS {
+				key.queue = smsQueue(key.operator, key.priority)
+			}
+			again[key] = append(again[key], id)
+			resent++
+		}
+		if err := rows.Err(); err != nil {
+			return fmt.Errorf("take unknown deliveries again: %w", err)
+		}
+		var params []river.InsertManyParams
+		for key, ids := range again {
+			params = append(params, key.params(job.Args.At, ids))
+		}
+		if len(params) == 0 {
+			return nil
+		}
+		if _, err := s.desk.river.InsertManyFastTx(ctx, tx, params); err != nil {
+			return fmt.Errorf("insert send jobs: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	s.metrics.resends.Add(float64(resent))
+	return nil
+}
+
+// TakeOver makes the messages that a dead process had marked 'sending' unknown
+// outcomes, and lets its running jobs be worked again, in one transaction. A
+// running job names every row its process had claimed, so no index on the state
+// is needed. It returns how many outcomes are unknown.
+func TakeOver(ctx context.Context, tx pgx.Tx, client *river.Client[pgx.Tx], process string, now time.Time) (int, error) {
+	rows, err := tx.Query(ctx, `
+		WITH jobs AS MATERIALIZED (
+			SELECT (args->>'at')::timestamptz AS at, args->'ids' AS ids
+			FROM river.river_job
+			WHERE state = 'running' AND kind IN ('sms', 'mail') AND attempted_by[array_upper(attempted_by, 1)] = $1
+		), claimed AS (
+			SELECT jobs.at, id::bigint AS id FROM jobs, jsonb_array_elements_text(jobs.ids) AS id
+		)
+		UPDATE delivery.delivery AS d
+		SET state = 'unknown', reason = 'UNK process died'
+		FROM claimed AS c
+		WHERE d.id = c.id AND d.at = c.at AND d.state = 'sending' AND d.sender = $1
+		RETURNING d.id, d.at, d.priority, d.again, d.resent`, process)
+	if err != nil {
+		return 0, fmt.Errorf("find claimed deliveries of %s: %w", process, err)
+	}
+	type key struct {
+		at       time.Time
+		again    Again
+		priority int
+	}
+	unknown := map[key][]ID{}
+	count := 0
+	for rows.Next() {
+		var (
+			id     ID
+			k      key
+			resent bool
+		)
+		if err := rows.Scan(&id, &k.at, &k.priority, &k.again, &resent); err != nil {
+			return 0, fmt.Errorf("find claimed deliveries of %s: %w", process, err)
+		}
+		count++
+		if resent || k.again == Never {
+			continue
+		}
+		unknown[k] = append(unknown[k], id)
+	}
+	if err := rows.Err(); err != nil {
+		return 0, fmt.Errorf("find claimed deliveries of %s: %w", process, err)
+	}
+	var params []river.InsertManyParams
+	for k, ids := range unknown {
+		wait := freshWait
+		if k.again == Later {
+			wait = laterWait
+		}
+		params = append(params, river.InsertManyParams{
+			Args:       ResolveArgs{At: k.at, IDs: ids},
+			InsertOpts: &river.InsertOpts{Queue: ResolveQueue, Priority: k.priority, ScheduledAt: now.Add(wait)},
+		})
+	}
+	if len(params) > 0 {
+		if _, err := client.InsertManyFastTx(ctx, tx, params); err != nil {
+			return 0, fmt.Errorf("insert resolve jobs: %w", err)
+		}
+	}
+	// River would find these jobs only by their age, minutes later. The process
+	// is known to be dead, so they are given back at once.
+	if _, err := tx.Exec(ctx, `
+		UPDATE river.river_job SET state = 'available', scheduled_at = now(), attempt = greatest(attempt - 1, 0)
+		WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = $1`, process); err != nil {
+		return 0, fmt.Errorf("give the jobs of %s back: %w", process, err)
+	}
+	return count, nil
+}
