@@ -1,0 +1,421 @@
+package notice
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/access"
+	"zvonok/access/door"
+	"zvonok/ledger"
+	"zvonok/ledger/meal"
+	"zvonok/ledger/money"
+	"zvonok/templates"
+)
+
+// diary is what happened to the children of a batch of digests, as the tables
+// say it: one query for each kind of fact.
+type diary struct {
+	balances map[ledger.PersonID]ledger.Balance
+	days     map[ledger.PersonID]map[time.Time]*templates.Day
+	also     map[ledger.PersonID][]templates.Message // news of the children, for every reader
+	kept     map[keptKey][]templates.Message         // news kept back from one reader
+	spent    map[ledger.PersonID]money.Amount        // in paceDays
+	school   map[ledger.PersonID]int                 // school days in paceDays
+}
+
+type keptKey struct {
+	who   access.RepresentativeID
+	child ledger.PersonID
+}
+
+// page returns a child's day, made when it is missing.
+func (d *diary) page(child ledger.PersonID, day time.Time) *templates.Day {
+	days := d.days[child]
+	if days == nil {
+		days = map[time.Time]*templates.Day{}
+		d.days[child] = days
+	}
+	if days[day] == nil {
+		days[day] = &templates.Day{Date: day}
+	}
+	return days[day]
+}
+
+// child makes a child's part of a digest; happened is false when there is nothing to tell.
+func (d *diary) child(l listed, run digestRun) (part templates.ChildDigest, happened bool) {
+	balance := d.balances[l.child].Posted
+	part = templates.ChildDigest{
+		Child: l.name, Own: l.listener.Role == access.Legal, Balance: balance,
+		Lasts: lasts(balance, d.spent[l.child], d.school[l.child]),
+	}
+	for day := run.first(); !day.After(run.day); day = day.AddDate(0, 0, 1) {
+		if page := d.days[l.child][day]; page != nil {
+			part.Days = append(part.Days, *page)
+		}
+	}
+	also := slices.Concat(d.also[l.child], d.kept[keptKey{l.who, l.child}])
+	if len(also) > 0 {
+		// News of other days stands on the last page.
+		if n := len(part.Days); n == 0 || part.Days[n-1].Date != run.day {
+			part.Days = append(part.Days, templates.Day{Date: run.day})
+		}
+		last := &part.Days[len(part.Days)-1]
+		last.Also = slices.Concat(last.Also, also)
+	}
+	return part, len(part.Days) > 0
+}
+
+// readDiary reads everything that the digests of a batch tell of.
+func (t *Teller) readDiary(ctx context.Context, tx pgx.Tx, run digestRun, list []listed) (*diary, error) {
+	d := &diary{
+		days: map[ledger.PersonID]map[time.Time]*templates.Day{}, also: map[ledger.PersonID][]templates.Message{},
+		kept: map[keptKey][]templates.Message{}, spent: map[ledger.PersonID]money.Amount{}, school: map[ledger.PersonID]int{},
+	}
+	byChild := make(map[ledger.PersonID]listed, len(list))
+	who := make([]access.RepresentativeID, 0, len(list))
+	for _, l := range list {
+		byChild[l.child] = l
+		who = append(who, l.who)
+	}
+	children := make([]ledger.PersonID, 0, len(byChild))
+	for child := range byChild {
+		children = append(children, child)
+	}
+	slices.Sort(children)
+	var err error
+	if d.balances, err = ledger.Balances(ctx, tx, children); err != nil {
+		return nil, err
+	}
+	for _, read := range []func() error{
+		func() error { return d.readVisits(ctx, tx, run, children, byChild) },
+		func() error { return d.readSchoolDays(ctx, tx, run, children, byChild) },
+		func() error { return d.readMeals(ctx, tx, run, children, byChild) },
+		func() error { return d.readTopUps(ctx, tx, run, children, byChild) },
+		func() error { return d.readBlocked(ctx, tx, run, children, byChild) },
+		func() error { return d.readKept(ctx, tx, run, who, byChild) },
+	} {
+		if err := read(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// dateOf is the date of a moment in a zone, as midnight UTC.
+func dateOf(at time.Time, zone *time.Location) time.Time {
+	year, month, day := at.In(zone).Date()
+	return time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
+}
+
+// widest are the bounds of a run's days in every zone there is; what lies
+// outside of a child's own days is left out by its date.
+func (r digestRun) widest() (from, until time.Time) {
+	return r.first().Add(-14 * time.Hour), r.day.Add((24 + 14) * time.Hour)
+}
+
+// within reports whether a date is one of the run's days.
+func (r digestRun) within(day time.Time) bool { return !day.Before(r.first()) && !day.After(r.day) }
+
+// readVisits reads the visits of the days, and passes of earlier days that were
+// reported only since the last digest (D6).
+func (d *diary) readVisits(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
+) error {
+	from, until := run.widest()
+	rows, err := tx.Query(ctx, `
+		SELECT p.person_id, p.at, p.direction, p.received_at - p.at >= o.pass_life, p.received_at > $4,
+			coalesce(c.given_name, ''), coalesce(c.family_name, '')
+		FROM unnest($1::bigint[]) AS child (id)
+		JOIN door.pass AS p ON p.person_id = child.id AND p.at >= $2 AND p.at < $3 AND NOT p.merged AND NOT p.silent
+		JOIN ledger.organisation AS o ON o.id = p.organisation_id
+		LEFT JOIN access.representative AS c ON c.id = p.companion_id
+		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since())
+	if err != nil {
+		return fmt.Errorf("read visits: %w", err)
+	}
+	var (
+		child         ledger.PersonID
+		at            time.Time
+		direction     door.Direction
+		late, unheard bool
+		companion     templates.Name
+	)
+	_, err = pgx.ForEachRow(rows, []any{&child, &at, &direction, &late, &unheard, &companion.Given, &companion.Family},
+		func() error {
+			l := byChild[child]
+			at, day := at.In(l.zone), dateOf(at, l.zone)
+			if !run.within(day) {
+				if day.Before(run.first()) && late && unheard {
+					d.also[child] = append(d.also[child], templates.Pass{
+						Children: []templates.Name{l.name}, In: direction == door.In, At: at, Late: true,
+					})
+				}
+				return nil
+			}
+			page := d.page(child, day)
+			n := len(page.Visits)
+			switch {
+			case direction == door.In:
+				page.Visits = append(page.Visits, templates.Visit{In: at, InLate: late, BroughtBy: companion})
+			case n > 0 && page.Visits[n-1].Out.IsZero():
+				v := &page.Visits[n-1]
+				v.Out, v.OutLate, v.CollectedBy = at, late, companion
+			default:
+				page.Visits = append(page.Visits, templates.Visit{Out: at, OutLate: late, CollectedBy: companion})
+			}
+			return nil
+		})
+	if err != nil {
+		return fmt.Errorf("read visits: %w", err)
+	}
+	return nil
+}
+
+// readSchoolDays counts on how many of the last two weeks' days each child was
+// there. The index of passes by person alone answers it.
+func (d *diary) readSchoolDays(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
+) error {
+	zones := make([]string, len(children))
+	for i, child := range children {
+		zones[i] = byChild[child].zone.String()
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT p.person_id, count(DISTINCT (p.at AT TIME ZONE child.zone)::date)
+		FROM unnest($1::bigint[], $4::text[]) AS child (id, zone)
+		JOIN door.pass AS p ON p.person_id = child.id AND p.at >= $2 AND p.at < $3 AND NOT p.merged
+		GROUP BY p.person_id`, children, run.moment.AddDate(0, 0, -paceDays), run.moment, zones)
+	if err != nil {
+		return fmt.Errorf("count school days: %w", err)
+	}
+	var (
+		child ledger.PersonID
+		count int
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&child, &count}, func() error { d.school[child] = count; return nil }); err != nil {
+		return fmt.Errorf("count school days: %w", err)
+	}
+	return nil
+}
+
+// menuKey names a meal of an organisation's day.
+type menuKey struct {
+	org  ledger.OrganisationID
+	day  time.Time
+	meal string
+}
+
+// readMeals reads what was eaten, and the spending of the last two weeks. A meal
+// whose till did not say what it was of consists of the day's menu.
+func (d *diary) readMeals(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
+) error {
+	paceFrom := run.day.AddDate(0, 0, 1-paceDays)
+	rows, err := tx.Query(ctx, `
+		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL,
+			CASE WHEN s.day >= $3 THEN s.items END
+		FROM unnest($1::bigint[]) AS child (id)
+		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2 AND $4 AND s.reversed_by IS NULL
+		ORDER BY s.person_id, s.at, s.event_id`, children, paceFrom, run.first(), run.day)
+	if err != nil {
+		return fmt.Errorf("read meals: %w", err)
+	}
+	type sale struct {
+		child ledger.PersonID
+		key   menuKey
+		kind  meal.Kind
+		total money.Amount
+		own   bool // paid from the child's account
+		items []meal.Item
+	}
+	sales, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (sale, error) {
+		var (
+			s     sale
+			items []byte
+		)
+		err := row.Scan(&s.child, &s.key.org, &s.key.day, &s.kind, &s.key.meal, &s.total, &s.own, &items)
+		if err == nil && items != nil {
+			err = json.Unmarshal(items, &s.items)
+		}
+		return s, err
+	})
+	if err != nil {
+		return fmt.Errorf("read meals: %w", err)
+	}
+	var orgs []int64
+	for _, l := range byChild {
+		orgs = append(orgs, int64(l.org))
+	}
+	slices.Sort(orgs)
+	menus, err := readMenus(ctx, tx, slices.Compact(orgs), run)
+	if err != nil {
+		return err
+	}
+	for _, s := range sales {
+		if s.own {
+			d.spent[s.child] += s.total
+		}
+		if !run.within(s.key.day) {
+			continue
+		}
+		page := d.page(s.child, s.key.day)
+		eaten := templates.Eaten{Kind: templates.Kind(s.kind), Meal: templates.Meal(s.key.meal)}
+		if s.own {
+			eaten.Sum = s.total
+			page.Spent += s.total
+		}
+		menu := menus[menuKey{s.key.org, s.key.day, strings.ToLower(s.key.meal)}]
+		for _, item := range s.items {
+			dish := templates.Dish{Name: item.Name, Quantity: item.Quantity}
+			for _, known := range menu {
+				if strings.EqualFold(known.Name, item.Name) {
+					dish.Kcal = known.Kcal * max(1, item.Quantity)
+				}
+			}
+			eaten.Dishes = append(eaten.Dishes, dish)
+		}
+		if len(s.items) == 0 && s.kind != meal.Buffet {
+			eaten.Dishes = menu
+		}
+		page.Meals = append(page.Meals, eaten)
+	}
+	return nil
+}
+
+// readMenus reads the dishes of the organisations' meals with their calories.
+func readMenus(ctx context.Context, tx pgx.Tx, orgs []int64, run digestRun) (map[menuKey][]templates.Dish, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT organisation_id, day, meal, dish, coalesce(kcal, 0)::float8
+		FROM meal.menu WHERE organisation_id = ANY ($1) AND day BETWEEN $2 AND $3
+		ORDER BY organisation_id, day, meal, dish`, orgs, run.first(), run.day)
+	if err != nil {
+		return nil, fmt.Errorf("read menus: %w", err)
+	}
+	menus := map[menuKey][]templates.Dish{}
+	var (
+		key  menuKey
+		dish templates.Dish
+		kcal float64
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&key.org, &key.day, &key.meal, &dish.Name, &kcal}, func() error {
+		dish.Kcal = int(math.Round(kcal))
+		menus[key] = append(menus[key], dish)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read menus: %w", err)
+	}
+	return menus, nil
+}
+
+// readTopUps sums up the money that came to the children's accounts.
+func (d *diary) readTopUps(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
+) error {
+	from, until := run.widest()
+	rows, err := tx.Query(ctx, `
+		SELECT a.person_id, p.posted_at, p.amount
+		FROM unnest($1::bigint[]) AS child (id)
+		JOIN ledger.account AS a ON a.person_id = child.id
+		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
+			AND p.booking_day BETWEEN $2::date - 1 AND $3::date + 1 AND p.posted_at >= $4 AND p.posted_at < $5`,
+		children, run.first(), run.day, from, until)
+	if err != nil {
+		return fmt.Errorf("read top-ups: %w", err)
+	}
+	var (
+		child ledger.PersonID
+		at    time.Time
+		sum   money.Amount
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&child, &at, &sum}, func() error {
+		if day := dateOf(at, byChild[child].zone); run.within(day) {
+			d.page(child, day).ToppedUp += sum
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read top-ups: %w", err)
+	}
+	return nil
+}
+
+// readBlocked reads purchases that the parents' rules or an empty account stopped.
+func (d *diary) readBlocked(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
+) error {
+	from, until := run.widest()
+	rows, err := tx.Query(ctx, `
+		SELECT b.person_id, b.at, b.reason
+		FROM unnest($1::bigint[]) AS child (id)
+		JOIN meal.blocked AS b ON b.person_id = child.id AND b.at >= $2 AND b.at < $3
+		ORDER BY b.person_id, b.at, b.event_id`, children, from, until)
+	if err != nil {
+		return fmt.Errorf("read blocked purchases: %w", err)
+	}
+	var (
+		child  ledger.PersonID
+		at     time.Time
+		reason meal.Code
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&child, &at, &reason}, func() error {
+		l := byChild[child]
+		if day := dateOf(at, l.zone); run.within(day) {
+			page := d.page(child, day)
+			page.Also = append(page.Also, templates.Blocked{Child: l.name, At: at.In(l.zone), Why: whyBlocked(reason)})
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read blocked purchases: %w", err)
+	}
+	return nil
+}
+
+func whyBlocked(reason meal.Code) templates.Why {
+	switch reason {
+	case meal.CodeBanned:
+		return templates.Ban
+	case meal.CodeOverLimit:
+		return templates.Limit
+	default:
+		return templates.Funds
+	}
+}
+
+// readKept reads the crossings of thresholds that were kept back from a reader
+// since the last digest. Passes, meals and top-ups that were are in the digest
+// anyway.
+func (d *diary) readKept(
+	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID, byChild map[ledger.PersonID]listed,
+) error {
+	rows, err := tx.Query(ctx, `
+		SELECT DISTINCT n.representative_id, n.child_id, c.event_id, c.upward, c.threshold, c.balance
+		FROM notice.notice AS n
+		JOIN ledger.crossing AS c ON c.event_id = n.event_id
+		WHERE n.representative_id = ANY ($1) AND n.verdict IN ('stale', 'capped') AND n.topic = 'threshold'
+		  AND n.decided_at > $2 AND n.event_at > $2::timestamptz - $3::interval
+		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since(), lateReach)
+	if err != nil {
+		return fmt.Errorf("read what was kept back: %w", err)
+	}
+	var (
+		key   keptKey
+		event ledger.EventID
+		m     templates.Threshold
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&key.who, &key.child, &event, &m.Up, &m.Threshold, &m.Balance}, func() error {
+		if l, ok := byChild[key.child]; ok {
+			m.Child = l.name
+			d.kept[key] = append(d.kept[key], m)
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read what was kept back: %w", err)
+	}
+	return nil
+}

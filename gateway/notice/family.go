@@ -1,0 +1,142 @@
+package notice
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/access"
+	"zvonok/access/door"
+	"zvonok/gateway/delivery"
+	"zvonok/gateway/subscription"
+	"zvonok/ledger"
+)
+
+// joinReach is how far back the passes of a waiting message may lie: the day of
+// an offline reader, and more than any organisation lets a pass be news.
+const joinReach = 24 * time.Hour
+
+// key writes a family for delivery, "" for news that stands alone.
+func (f family) key() string {
+	if f == (family{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d:%d", f.building, f.direction)
+}
+
+// join finds for each SMS of a family the message of a sibling that is still
+// waiting to be sent, and makes that one tell of both: two facts that meet there
+// are one message, and one of the day's number. The waiting rows are locked, so
+// that their link takes them with the new text or has taken them before.
+func (t *Teller) join(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
+	var (
+		siblings []*message
+		asks     []delivery.Ask
+	)
+	for _, m := range messages {
+		if c := m.members[0]; c.channel == subscription.SMS && c.news.family != (family{}) {
+			siblings = append(siblings, m)
+			asks = append(asks, delivery.Ask{
+				Representative: c.listener.Representative, Address: c.address, Family: c.news.family.key(),
+			})
+		}
+	}
+	waiting, err := delivery.FindWaiting(ctx, tx, now, asks)
+	if err != nil {
+		return err
+	}
+	var events []int64
+	for _, w := range waiting {
+		if w != nil {
+			for _, event := range w.Events {
+				events = append(events, int64(event))
+			}
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	told, err := t.readPasses(ctx, tx, door.Passed{EventIDs: events, From: now.Add(-joinReach), To: now.Add(joinReach)}, "true")
+	if err != nil {
+		return err
+	}
+	byEvent := make(map[ledger.EventID]*news, len(told))
+	for i := range told {
+		byEvent[told[i].event] = &told[i]
+	}
+	var extensions []delivery.Extension
+	for i, m := range siblings {
+		w := waiting[i]
+		if w == nil {
+			continue
+		}
+		m.before = m.before[:0]
+		seen := map[ledger.PersonID]bool{}
+		for _, event := range w.Events {
+			if n := byEvent[event]; n != nil {
+				m.before = append(m.before, n.words)
+				seen[n.child] = true
+			}
+		}
+		// The same child again is news of its own: it went out and came back.
+		again := slices.ContainsFunc(m.members, func(c *candidate) bool { return seen[c.news.child] })
+		if len(m.before) != len(w.Events) || again {
+			m.before = nil
+			continue
+		}
+		m.joins = w
+		extension := delivery.Extension{Stored: w.Stored}
+		for _, member := range m.members {
+			extension.Events = append(extension.Events, member.news.event)
+		}
+		extension.Body, _ = t.text(m, subscription.SMS)
+		if w.Spare {
+			extension.Spare = t.spare(m)
+		}
+		extensions = append(extensions, extension)
+	}
+	return delivery.Extend(ctx, tx, extensions)
+}
+
+// linger lets a message to a phone of several children wait for the others,
+// where the organisation has set it.
+func linger(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
+	var who []access.RepresentativeID
+	for _, m := range messages {
+		if m.lingers() {
+			who = append(who, m.members[0].listener.Representative)
+		}
+	}
+	if len(who) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT representative_id, count(*) FROM access.guardian
+		WHERE representative_id = ANY ($1) AND NOT companion AND (revoked_at IS NULL OR revoked_at > $2)
+		GROUP BY representative_id`, who, now)
+	if err != nil {
+		return fmt.Errorf("count the children of phones: %w", err)
+	}
+	children := map[access.RepresentativeID]int{}
+	var (
+		id    access.RepresentativeID
+		count int
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&id, &count}, func() error { children[id] = count; return nil }); err != nil {
+		return fmt.Errorf("count the children of phones: %w", err)
+	}
+	for _, m := range messages {
+		if m.lingers() && children[m.members[0].listener.Representative] > len(m.members) {
+			m.wait = now.Add(m.members[0].news.mergeWait)
+		}
+	}
+	return nil
+}
+
+func (m *message) lingers() bool {
+	c := m.members[0]
+	return c.channel == subscription.SMS && c.news.family != (family{}) && c.news.mergeWait > 0 && m.joins == nil
+}

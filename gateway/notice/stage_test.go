@@ -1,0 +1,211 @@
+package notice
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/access/door"
+	"zvonok/gateway/delivery"
+	"zvonok/gateway/subscription"
+	"zvonok/ledger"
+)
+
+// order sets a phone's order of channels, SMS first.
+func (b *bench) order(phone string, channels ...string) {
+	b.t.Helper()
+	b.exec(`
+		INSERT INTO subscription.fallback (representative_id, position, channel, patience)
+		SELECT r.id, c.n, c.channel, '5 minutes' FROM access.representative AS r,
+			unnest($2::text[]) WITH ORDINALITY AS c (channel, n) WHERE r.phone = $1`, phone, channels)
+}
+
+// prepare makes the world in which a pass of a child is refused for a reason.
+var prepare = map[Reason]struct {
+	child string
+	phone string // of whom the reason is told; "-" for nobody
+	sql   string
+}{
+	Told:              {"petya", "79000000001", ``},
+	NoListener:        {"alla", "-", ``},
+	NotConsented:      {"petya", "79000000001", `UPDATE access.consent SET visits = false, meals = true`},
+	NoConsent:         {"petya", "79000000001", `UPDATE access.consent SET since = '2027-01-01' WHERE until IS NULL`},
+	ConsentExpired:    {"ivan", "79000000004", ``},
+	ConsentWithdrawn:  {"petya", "79000000001", `UPDATE access.consent SET withdrawn_at = '2026-11-01'`},
+	NotRepresentative: {"masha", "79000000003", `UPDATE access.guardian SET since = '2027-01-01' WHERE role = 'trusted'`},
+	Removed:           {"masha", "79000000003", `UPDATE access.guardian SET revoked_at = '2026-11-01' WHERE role = 'trusted'`},
+	Expired:           {"masha", "79000000003", `UPDATE access.guardian SET until = '2026-11-01' WHERE role = 'trusted'`},
+	NotSubscribed:     {"vera", "79000000005", ``},
+	NoAddress: {"vera", "79000000005", `INSERT INTO subscription.subscription (child_id, topic, mode, representative_id, channel)
+		SELECT p.id, 'pass', 'now', r.id, 'email' FROM ledger.person p, access.representative r
+		WHERE p.code = 'vera' AND r.phone = '79000000005'`},
+	Stale:       {"petya", "79000000001", `UPDATE ledger.organisation SET pass_life = '1 microsecond'`},
+	OptedOut:    {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`},
+	Unreachable: {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, suppressed_at) VALUES ('sms', '79000000001', now())`},
+	Capped: {"petya", "79000000001", `INSERT INTO delivery.quota (day, channel, address, sent)
+		VALUES ('2026-11-23', 'sms', '79000000001', 30)`},
+}
+
+func TestEachReasonIsLeftByItsStage(t *testing.T) {
+	t.Parallel()
+	for _, reason := range Reasons() {
+		if reason == Nothing {
+			continue // of digests: TestNothingHappenedAndThereIsNoDigest
+		}
+		t.Run(string(reason), func(t *testing.T) {
+			t.Parallel()
+			world, ok := prepare[reason]
+			if !ok {
+				t.Fatal("the reason has no test")
+			}
+			b := setup(t)
+			if world.sql != "" {
+				b.exec(world.sql)
+			}
+			job := b.pass("b1", morning, world.child)
+			b.now = morning.Add(time.Second)
+			b.tell(job)
+			found := slices.ContainsFunc(b.verdicts(), func(v string) bool {
+				return strings.HasPrefix(v, world.child+" "+world.phone+" ") && strings.HasSuffix(v, " "+string(reason))
+			})
+			if !found {
+				t.Errorf("verdicts are %q, want %s of %s", b.verdicts(), reason, world.phone)
+			}
+			if words := reason.words(); words == "" || words == string(reason) {
+				t.Error("the reason has no words for explain")
+			}
+		})
+	}
+}
+
+func TestAChildLeavingAKindergartenAloneAlarmsItsLegalRepresentatives(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE ledger.organisation SET kind = 'kindergarten'`)
+	b.exec(`DELETE FROM subscription.subscription`) // whatever they have subscribed to
+	b.exec(`INSERT INTO delivery.quota (day, channel, address, sent) VALUES ('2026-11-23', 'sms', '79000000001', 99)`)
+	job := b.tap("masha", door.Out, morning, morning)
+	b.now = morning.Add(2 * time.Hour) // the reader had no network
+	b.tell(job)
+	b.tell(job)
+	expect(t, "messages", b.sent(),
+		"sms 79000000001 Тревога! 08:15 Маша П.: чужая карта на выходе. Позвоните в сад",
+		"email mother@example.org Тревога 08:15: Маша",
+		"sms 79000000002 Trevoga! 08:15 Masha P.: chuzhaya karta na vykhode. Pozvonite v sad")
+	// The same child held back at the gate a minute later is the same alarm.
+	again := b.tap("masha", door.Out, morning.Add(5*time.Minute), morning.Add(5*time.Minute))
+	b.tell(again)
+	if n := len(b.sent()); n != 3 {
+		t.Errorf("%d messages after the second try, want 3", n)
+	}
+}
+
+func TestAnAlarmOfYesterdayIsNoNews(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE ledger.organisation SET kind = 'kindergarten'`)
+	job := b.tap("masha", door.Out, morning, morning)
+	b.now = morning.Add(alarmLife)
+	b.tell(job)
+	expect(t, "messages", b.sent())
+}
+
+func TestASiblingJoinsTheMessageThatStillWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.tell(b.pass("b1", morning, "petya"))
+	b.now = morning.Add(time.Minute)
+	second := b.pass("b1", b.now, "masha")
+	b.tell(second)
+	if !slices.Contains(b.sent(), "sms 79000000001 Вход 08:15 Петя П., Маша П.") {
+		t.Errorf("messages:\n%s\nwant one of both", strings.Join(b.sent(), "\n"))
+	}
+	lines, err := Story(t.Context(), b.pool, ledger.EventID(second.EventIDs[0]), second.From)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if i := slices.IndexFunc(lines, func(l Line) bool { return l.Delivery != nil && len(l.Delivery.Joined) == 1 }); i < 0 || lines[i].Verdict != Told {
+		t.Errorf("the story does not say that the news has joined: %+v", lines)
+	}
+	// The same child once more is news of its own.
+	b.now = morning.Add(2 * time.Minute)
+	b.tell(b.pass("b1", b.now, "petya"))
+	if !slices.Contains(b.sent(), "sms 79000000001 Вход 08:17 Петя П. Баланс 0,00 р") {
+		t.Errorf("messages:\n%s\nwant the second entry by itself", strings.Join(b.sent(), "\n"))
+	}
+}
+
+func TestASiblingDoesNotJoinAMessageThatIsBeingSent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.tell(b.pass("b1", morning, "petya"))
+	b.exec(`UPDATE delivery.delivery SET state = 'sending', attempt = 1`)
+	b.now = morning.Add(time.Minute)
+	b.tell(b.pass("b1", b.now, "masha"))
+	if sent := b.sent(); !slices.Contains(sent, "sms 79000000001 Вход 08:15 Петя П. Баланс 0,00 р") ||
+		!slices.Contains(sent, "sms 79000000001 Вход 08:16 Маша П. Баланс 0,00 р") {
+		t.Errorf("messages:\n%s", strings.Join(sent, "\n"))
+	}
+}
+
+func TestAPhoneOfSeveralChildrenWaitsForSiblingsWhereTheSchoolHasSetIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE ledger.organisation SET merge_wait = '60 seconds'`)
+	b.tell(b.pass("b1", morning, "masha"))
+	rows, err := b.pool.Query(t.Context(), `
+		SELECT d.address || ' ' || extract(epoch FROM j.scheduled_at - $1)::int
+		FROM river.river_job AS j JOIN delivery.delivery AS d ON j.args->'ids' @> to_jsonb(d.id)
+		WHERE d.channel = 'sms' AND j.kind = 'sms' AND j.scheduled_at > $1 ORDER BY 1`, morning)
+	if err != nil {
+		t.Fatal(err)
+	}
+	waiting, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The father and the grandmother have one child each.
+	if !slices.Contains(waiting, "79000000001 60") {
+		t.Errorf("waiting are %q, want the mother's for 60 seconds", waiting)
+	}
+	for _, w := range waiting {
+		if strings.HasSuffix(w, " 60") && !strings.HasPrefix(w, "79000000001") {
+			t.Errorf("%s waits, too", w)
+		}
+	}
+}
+
+func TestTheNextChannelTakesOverFromAPhoneThatTakesNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.order("79000000001", "sms", "email")
+	if err := delivery.OptOut(t.Context(), b.pool, subscription.SMS, "79000000001", "refused bulk SMS", morning); err != nil {
+		t.Fatal(err)
+	}
+	b.tell(b.pass("b1", morning, "petya"))
+	expect(t, "messages", b.sent(), "email mother@example.org Вход 08:15: Петя")
+	expect(t, "verdicts", b.verdicts(), "petya 79000000001 email told", "petya 79000000001 sms opted_out")
+}
+
+func TestAMessageHasASpareForTheNextChannelUnlessThatTellsItAnyway(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.order("79000000001", "sms", "email")
+	b.tell(b.pass("b1", morning, "petya"))
+	b.tell(b.pass("b1", morning, "masha")) // the mother gets a letter about her at once
+	rows, err := b.pool.Query(t.Context(), `
+		SELECT s.address || ' ' || s.subject || ' ' || s.patience FROM delivery.spare AS s`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spares, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(spares) != 1 || !strings.HasPrefix(spares[0], "mother@example.org Вход 08:15: Петя") {
+		t.Errorf("spares are %q", spares)
+	}
+}
