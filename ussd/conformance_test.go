@@ -1,0 +1,324 @@
+package ussd
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"zvonok/gateway/carrier"
+	"zvonok/gateway/smpp"
+	"zvonok/gateway/smpp/smpptest"
+	"zvonok/templates"
+)
+
+// gateways are the kinds of gateways we can speak with: the profile we use for each, and how it behaves.
+func gateways(t *testing.T) map[string]smpptest.USSDProfile {
+	behaves := func(name string, change func(*smpptest.USSDProfile)) smpptest.USSDProfile {
+		p, err := smpptest.USSDProfileNamed(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change != nil {
+			change(&p)
+		}
+		return p
+	}
+	return map[string]smpptest.USSDProfile{
+		"plain-its": behaves("plain-its", nil),
+		"its-units": behaves("units", nil),
+		"tata":      behaves("tata", func(p *smpptest.USSDProfile) { p.End = nil }), // only the end bit tells
+		"sixdee":    behaves("sixdee", nil),
+		"mica":      behaves("mica", func(p *smpptest.USSDProfile) { p.Destination = smpp.Address{Addr: "888"} }),
+		"smpp+":     behaves("smpp+", func(p *smpptest.USSDProfile) { p.LateAnswer = true }),
+		"eyeline":   behaves("eyeline", nil),
+		"c-gateway": behaves("c-gateway", nil),
+		"ussn-end":  behaves("ussn-end", nil),
+		"op32":      behaves("plain-its", func(p *smpptest.USSDProfile) { p.EndBit, p.End = false, []uint8{32} }),
+		"huawei":    behaves("huawei", nil),
+		"kz-found": behaves("plain-its", func(p *smpptest.USSDProfile) {
+			p.ServiceType, p.Code, p.EndBit = "USSD_", smpptest.CodeInDestination, false
+		}),
+		"data-sm": behaves("glo", nil),
+		"raw-dcs": behaves("plain-its", func(p *smpptest.USSDProfile) { p.DataCoding = 0x48 }),
+	}
+}
+
+// balance is a menu of two screens, in the words of the vectors T2 and T3 of ussd.md.
+func balance(_ context.Context, v Visit) (Screen, error) {
+	screen := Screen{Place: v.Place, Style: templates.Style{Language: templates.RU}}
+	if v.Latin || v.Hint == templates.EN {
+		screen.Style.Language = templates.EN
+	}
+	words := map[templates.Language][]string{
+		templates.RU: {"Баланс", "Посещение", "English", "Баланс: 1250,00 р.", "Посещение: 14.05 08:12-13:40"},
+		templates.EN: {"Balance", "Last visit", "Russian", "Balance: 1250.00 RUB", "Last visit: 14.05 08:12"},
+	}[screen.Style.Language]
+	if v.Place.Name == "balance" || len(v.Path) > 0 && v.Path[0] == "1" {
+		screen.Place, screen.Lines, screen.End = Place{Name: "balance"}, words[3:], true
+		return screen, nil
+	}
+	for n, label := range words[:3] {
+		screen.Items = append(screen.Items, Choice{Key: fmt.Sprint(n + 1), Label: label, To: Place{Name: "balance"}})
+	}
+	return screen, nil
+}
+
+const (
+	menuRU, menuEN       = "1 Баланс\n2 Посещение\n3 English\n0 Выход", "1 Balance\n2 Last visit\n3 Russian\n0 Exit"
+	balanceRU, balanceEN = "Баланс: 1250,00 р.\nПосещение: 14.05 08:12-13:40", "Balance: 1250.00 RUB\nLast visit: 14.05 08:12"
+)
+
+// patience is how long the parts wait for each other when a test is over.
+const patience = 200 * time.Millisecond
+
+// service is a Server on a real Exchange, with one operator named "op".
+type service struct {
+	*Server
+	exchange *carrier.Exchange
+	bound    chan struct{} // gets something when the operator is bound
+	close    func()        // by the end of the test at the latest
+}
+
+func serve(
+	t *testing.T, profile string, operator carrier.OperatorConfig, show func(context.Context, Visit) (Screen, error),
+) *service {
+	t.Helper()
+	profiles, err := NewProfiles(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := profiles.Get(profile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &service{bound: make(chan struct{}, 16)}
+	operator.Name, operator.Roles = "op", []carrier.Role{carrier.RoleUSSD}
+	s.exchange, err = carrier.New(carrier.Config{
+		Operators:   []carrier.OperatorConfig{operator},
+		Dial:        func(d carrier.Dial) { s.Dial(d) },
+		LinkChanged: func(string, bool) { s.bound <- struct{}{} },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Server, err = New(Config{
+		Links: []Link{{Name: "op", Profile: p}}, Codes: []string{"*377*888#"}, Show: show,
+		Answer: func(ctx context.Context, r carrier.Reply) error { return s.exchange.Answer(ctx, r) },
+		Log:    slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.Run(ctx) }()
+	s.exchange.Start()
+	s.close = sync.OnceFunc(func() {
+		limit, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		stop()
+		<-done
+		_ = s.exchange.Stop(limit) // of answers that a gateway keeps back for a dialogue nobody goes on with
+	})
+	t.Cleanup(s.close)
+	return s
+}
+
+// bindTo makes the operator bind to our server, as gateways of the other arrangement do.
+func bindTo(t *testing.T, s *service, cfg smpptest.OperatorConfig) *smpptest.Operator {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := s.exchange.ServerConfig()
+	config.SystemID, config.Log = "zvonok", slog.New(slog.DiscardHandler)
+	server := smpp.NewServer(config)
+	served := make(chan struct{})
+	go func() { defer close(served); _ = server.Serve(listener) }()
+	gateway, err := smpptest.Connect(t.Context(), smpptest.GatewayConfig{
+		OperatorConfig: cfg, Address: listener.Addr().String(),
+		SystemID: "esme01", Password: "secret01", Type: smpp.Transceiver,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		limit, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = gateway.Close(limit) // what waits for the phone is of no interest any more
+		_ = server.Shutdown(limit)
+		<-served
+	})
+	return gateway.Operator
+}
+
+// listen makes the operator an SMSC; the address is for our operator's settings.
+func listen(t *testing.T, cfg smpptest.OperatorConfig) (*smpptest.SMSC, string) {
+	t.Helper()
+	smsc, err := smpptest.Start(smpptest.Config{OperatorConfig: cfg, SystemID: "esme01", Password: "secret01"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		limit, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_ = smsc.Close(limit)
+	})
+	return smsc, smsc.Addr()
+}
+
+var account = carrier.OperatorConfig{SystemID: "esme01", Password: "secret01", SystemType: "USSD", Binds: 1}
+
+// Issue 4, item 1 and its evidence: one suite for every profile, in both arrangements, over real SMPP sockets.
+func TestEveryProfileHoldsTheSameDialogues(t *testing.T) {
+	t.Parallel()
+	for name, behaviour := range gateways(t) {
+		t.Run(name+", we bind to its USSD centre", func(t *testing.T) {
+			t.Parallel()
+			smsc, address := listen(t, smpptest.OperatorConfig{})
+			operator := account
+			operator.Mode, operator.Address = carrier.Client, address
+			s := serve(t, name, operator, balance)
+			<-s.bound
+			conform(t, s, smsc.Operator, behaviour)
+		})
+		t.Run(name+", its gateway binds to our server", func(t *testing.T) {
+			t.Parallel()
+			operator := account
+			operator.Mode = carrier.Server
+			s := serve(t, name, operator, balance)
+			conform(t, s, bindTo(t, s, smpptest.OperatorConfig{}), behaviour)
+		})
+	}
+}
+
+// handset is a phone of the operator in the box.
+type handset struct {
+	t        *testing.T
+	operator *smpptest.Operator
+	profile  smpptest.USSDProfile
+	number   string
+	call     *smpptest.Call
+}
+
+func (s *handset) context() context.Context {
+	ctx, cancel := context.WithTimeout(s.t.Context(), 10*time.Second)
+	s.t.Cleanup(cancel)
+	return ctx
+}
+
+func (s *handset) dial(code string) smpptest.Screen {
+	s.t.Helper()
+	var err error
+	if s.call, err = s.operator.Dial(s.context(), s.profile, s.number, code); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.screen()
+}
+
+func (s *handset) screen() smpptest.Screen {
+	s.t.Helper()
+	screen, err := s.call.Screen(s.context())
+	if errors.Is(err, smpptest.ErrCallOver) { // the last screen and the end of the call come at once
+		screen, err = s.call.Screen(s.context())
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return screen
+}
+
+func (s *handset) press(keys string) smpptest.Screen {
+	s.t.Helper()
+	if err := s.call.Press(s.context(), keys); err != nil {
+		s.t.Fatal(err)
+	}
+	return s.screen()
+}
+
+func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour smpptest.USSDProfile) {
+	p := s.links["op"].Profile
+	phone := &handset{t: t, operator: operator, profile: behaviour, number: "79000000001"}
+	shows := func(what string, got smpptest.Screen, text string, end bool, coding byte) {
+		t.Helper()
+		if got.Text != text || got.End != end || got.DataCoding != coding {
+			t.Errorf("%s: shown %q, end %v, data_coding %#x; want %q, %v, %#x",
+				what, got.Text, got.End, got.DataCoding, text, end, coding)
+		}
+		if got.Message.TLVs[0].Tag != smpp.TagUSSDServiceOp {
+			t.Errorf("%s: the first parameter is %s", what, got.Message.TLVs[0].Tag)
+		}
+		if want := wantSource(behaviour); want != "" && got.Message.Source.Addr != want || got.Message.RegisteredDelivery != 0 ||
+			got.Message.ServiceType != behaviour.ServiceType {
+			t.Errorf("%s: answered as %+v", what, got.Message)
+		}
+	}
+	shows("a dial", phone.dial("*377*888#"), menuRU, false, p.UCS2)
+	shows("a key closes with the answer", phone.press("1"), balanceRU, true, p.UCS2)
+	if behaviour.Code != smpptest.CodeStripped { // such a gateway does not tell how the code was dialled
+		shows("a dial with a hash in front", phone.dial("#377*888#"), menuEN, false, p.GSM7)
+		shows("a key", phone.press("1#"), balanceEN, true, p.GSM7)
+	}
+	shows("a shortcut", phone.dial("*377*888*1#"), balanceRU, true, p.UCS2)
+
+	shows("a dial", phone.dial("*377*888#"), menuRU, false, p.UCS2)
+	shows("what is no key", phone.press("garbage"), "Нет такого пункта\n"+menuRU, false, p.UCS2)
+	replaced := phone.call
+	shows("a redial replaces the dialogue", phone.dial("*377*888#"), menuRU, false, p.UCS2)
+	if behaviour.LateAnswer { // the gateway's news of the page that was replaced come now
+		if err := replaced.Abort(phone.context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := phone.call.Abort(phone.context()); err != nil {
+		t.Fatal(err)
+	}
+	shows("a dial after an abort", phone.dial("*377*888*1#"), balanceRU, true, p.UCS2)
+	if open := s.Open(); open != 0 {
+		t.Errorf("%d dialogues are open after the abort and a shortcut", open)
+	}
+
+	// Wrong lengths and garbage: the link lives, other phones are served.
+	for _, tlvs := range []smpp.TLVs{
+		{{Tag: smpp.TagUSSDServiceOp}},
+		{{Tag: smpp.TagUSSDServiceOp, Value: []byte{0, 1}}},
+		{smpp.Uint8(smpp.TagUSSDServiceOp, 1), {Tag: smpp.TagITSSessionInfo, Value: []byte{1}}},
+		{smpp.Uint8(smpp.TagUSSDServiceOp, 18), {Tag: smpp.TagUSSDSessionID, Value: make([]byte, 200)}},
+		{smpp.Uint8(smpp.TagUSSDServiceOp, 99), {Tag: 0x4142, Value: []byte{1, 2, 3}}},
+	} {
+		m := &smpp.Message{
+			Command: smpp.CmdDeliverSM, ServiceType: "USSD", Source: smpp.Address{TON: 1, NPI: 1, Addr: "79000000003"},
+			Destination: smpp.Address{Addr: "377"}, ShortMessage: bytes.Repeat([]byte{0xFE, 0x00, 0x1B}, 84), TLVs: tlvs,
+		}
+		if strings.Contains(t.Name(), "our server") {
+			m.Command = smpp.CmdSubmitSM
+		}
+		if status, err := operator.Send(phone.context(), m); err != nil || status != smpp.StatusOK {
+			t.Errorf("garbage is answered with %v, %v", status, err)
+		}
+	}
+	other := &handset{t: t, operator: operator, profile: behaviour, number: "79000000002"}
+	shows("another phone afterwards", other.dial("*377*888#"), menuRU, false, p.UCS2)
+	shows("and its key", other.press("2"), balanceRU, true, p.UCS2)
+}
+
+func wantSource(behaviour smpptest.USSDProfile) string {
+	switch {
+	case behaviour.Destination.Addr != "":
+		return behaviour.Destination.Addr
+	case behaviour.Code == smpptest.CodeInDestination:
+		return "" // as dialled, which differs
+	default:
+		return "377"
+	}
+}

@@ -1,0 +1,39 @@
+package menu
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// Metrics are the counters of a Menu.
+type Metrics struct {
+	screens *prometheus.CounterVec
+	waiting prometheus.Gauge
+	written prometheus.Counter
+	failed  prometheus.Counter
+}
+
+// NewMetrics registers the counters.
+func NewMetrics(registerer prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		screens: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_ussd_screens_total", Help: "Screens shown, by what they show.",
+		}, []string{"screen"}),
+		waiting: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "zvonok_ussd_views_waiting", Help: "Views not yet in the access log.",
+		}),
+		written: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "zvonok_ussd_views_total", Help: "Views written to the access log.",
+		}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "zvonok_ussd_view_log_failures_total", Help: "Failed attempts to write the access log.",
+		}),
+	}
+	registerer.MustRegister(m.screens, m.waiting, m.written, m.failed)
+	for _, screen := range []string{
+		"neutral", "summary", "balance", "visit", "meals", "visits", "movements", "account", "access", "sms", "language",
+		"by sms",
+	} {
+		m.screens.WithLabelValues(screen)
+	}
+	return m
+}
+
+func (m *Metrics) shown(screen string) { m.screens.WithLabelValues(screen).Inc() }

@@ -1,0 +1,209 @@
+package menu
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"zvonok/access/phone"
+	"zvonok/gateway/carrier"
+	"zvonok/gateway/smpp"
+	"zvonok/templates/gsm"
+	"zvonok/ussd"
+)
+
+var update = flag.Bool("update", false, "write the screens of testdata/*.play anew")
+
+// A play is a conversation of a phone with the service:
+//
+//	# what it is about
+//	79000000001 dials *377*888#
+//	| Маша П. 143,50 р
+//	| Вход 08:15
+//
+//	presses 1
+//	| …
+//	(the end)
+//
+//	(Masha's consent is withdrawn)
+//
+// Lines with a bar are the screen, exactly. "(the end)" stands under a screen that closes the dialogue. Any other line
+// in brackets is a stage direction, done by a function of the same words. With -update the screens are written anew
+// and the rest of the play stays.
+func TestPlays(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.play")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no plays: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".play"), func(t *testing.T) {
+			t.Parallel()
+			script, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			played := newStage(t).play(string(script))
+			if *update {
+				if err := os.WriteFile(file, []byte(played), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			compare(t, file, string(script), played)
+		})
+	}
+}
+
+func compare(t *testing.T, file, want, got string) {
+	wanted, gotten := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range max(len(wanted), len(gotten)) {
+		if i >= len(wanted) || i >= len(gotten) || wanted[i] != gotten[i] {
+			from := max(0, i-3)
+			t.Fatalf("%s:%d: the play goes otherwise:\n%s\n-- as written --\n%s", file, i+1,
+				strings.Join(gotten[min(from, len(gotten)):min(i+8, len(gotten))], "\n"),
+				strings.Join(wanted[min(from, len(wanted)):min(i+8, len(wanted))], "\n"))
+		}
+	}
+}
+
+// stage is the school with a dialogue server before it.
+type stage struct {
+	*world
+	server  *ussd.Server
+	replies chan carrier.Reply
+	phone   phone.Number
+	session byte
+}
+
+func newStage(t *testing.T) *stage {
+	s := &stage{world: newSchool(t), replies: make(chan carrier.Reply, 16)}
+	profiles, err := ussd.NewProfiles(nil)
+	s.must(err)
+	s.server, err = ussd.New(ussd.Config{
+		Links: []ussd.Link{{Name: "op", Profile: profiles["plain-its"], FollowBySMS: true}},
+		Codes: []string{"*377*888#"}, Show: s.menu.Show,
+		Answer: func(_ context.Context, r carrier.Reply) error {
+			r.Done(carrier.Answered{})
+			s.replies <- r
+			return nil
+		},
+		Now: func() time.Time { return now },
+		Log: slog.New(slog.DiscardHandler), Metrics: ussd.NewMetrics(prometheus.NewPedanticRegistry()),
+	})
+	s.must(err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); s.server.Run(ctx) }()
+	t.Cleanup(func() { stop(); <-done })
+	return s
+}
+
+// directions are the stage directions of the plays.
+func (s *stage) directions() map[string]func() {
+	return map[string]func(){
+		"the consents for Маша are withdrawn": func() {
+			s.exec(`UPDATE access.consent SET withdrawn_at = $2 WHERE child_id = $1`, s.people["Маша"], now)
+		},
+		"the nanny is removed": func() {
+			s.exec(`UPDATE access.guardian SET revoked_at = $2 WHERE representative_id = $1`, s.phones[nanny], now)
+		},
+		"the consent covers visits only": func() {
+			s.exec(`UPDATE access.consent SET meals = false WHERE child_id = $1`, s.people["Маша"])
+		},
+		"the consent covers meals only": func() {
+			s.exec(`UPDATE access.consent SET visits = false WHERE child_id = $1`, s.people["Маша"])
+		},
+		"the SMS that were sent": func() {},
+	}
+}
+
+// play plays a script and returns it as it went.
+func (s *stage) play(script string) string {
+	s.Helper()
+	var out strings.Builder
+	lines := bufio.NewScanner(strings.NewReader(script))
+	for lines.Scan() {
+		line := lines.Text()
+		words := strings.Fields(line)
+		switch {
+		case strings.HasPrefix(line, "| ") || line == "|" || line == "(the end)":
+			continue // what was said last time
+		case strings.HasPrefix(line, "("):
+			direct, ok := s.directions()[strings.Trim(line, "()")]
+			if !ok {
+				s.Fatalf("nobody knows how to do %s", line)
+			}
+			direct()
+			fmt.Fprintln(&out, line)
+			if line == "(the SMS that were sent)" {
+				s.mu.Lock()
+				for _, sms := range s.sent {
+					fmt.Fprintln(&out, "| "+sms)
+				}
+				s.sent = nil
+				s.mu.Unlock()
+			}
+		case len(words) == 3 && words[1] == "dials":
+			s.phone, s.session = phone.Number(words[0]), s.session+1
+			fmt.Fprintln(&out, line)
+			s.says(&out, s.ask(1, words[2]))
+		case len(words) == 2 && words[0] == "presses":
+			fmt.Fprintln(&out, line)
+			s.says(&out, s.ask(18, words[1]))
+		case line == "" || strings.HasPrefix(line, "#"):
+			fmt.Fprintln(&out, line)
+		default:
+			s.Fatalf("this is no line of a play: %q", line)
+		}
+	}
+	return out.String()
+}
+
+// says writes a screen down, and checks that a phone can show it.
+func (s *stage) says(out *strings.Builder, r carrier.Reply) {
+	s.Helper()
+	text, err := gsm.DecodeGSM7(r.Octets)
+	room := 160
+	if r.DataCoding == 8 {
+		text, err = gsm.DecodeUCS2(r.Octets)
+		room = 140
+	}
+	s.must(err)
+	if len(r.Octets) > room {
+		s.Errorf("a screen of %d octets: %q", len(r.Octets), text)
+	}
+	for line := range strings.Lines(text + "\n") {
+		fmt.Fprint(out, "| "+line)
+	}
+	if r.Op == 17 {
+		fmt.Fprintln(out, "(the end)")
+	}
+}
+
+// ask sends a message of the phone and waits for its answer.
+func (s *stage) ask(op byte, text string) carrier.Reply {
+	s.Helper()
+	s.server.Dial(carrier.Dial{
+		Operator: "op", Link: 1, Command: smpp.CmdDeliverSM, Op: op, HasOp: true, Phone: s.phone, Text: text,
+		Source:      smpp.Address{TON: 1, NPI: 1, Addr: string(s.phone)},
+		Destination: smpp.Address{NPI: 1, Addr: "377"},
+		TLVs:        smpp.TLVs{{Tag: smpp.TagITSSessionInfo, Value: []byte{s.session, 0}}},
+	})
+	select {
+	case r := <-s.replies:
+		return r
+	case <-time.After(20 * time.Second):
+		s.Fatalf("no answer to %q", text)
+		return carrier.Reply{}
+	}
+}

@@ -1,0 +1,384 @@
+package ussd
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"zvonok/gateway/smpp"
+)
+
+// Operations of ussd_service_op 0x0501 (SMPP 5.0 section 4.8.4.63, MAP names of 3GPP TS 29.002).
+const (
+	opPSSD         = 0  // PSSD indication: a phase 1 phone dials; one answer, no menu
+	opPSSR         = 1  // PSSR indication: the phone dials, the dialogue begins
+	opUSSR         = 2  // USSR request: text and wait for input
+	opUSSN         = 3  // USSN request: text alone
+	opPSSDResponse = 16 // closes a phase 1 dialogue
+	opPSSRResponse = 17 // last text, closes the dialogue
+	opUSSRConfirm  = 18 // what the person typed
+	opUSSNConfirm  = 19 // shown
+)
+
+// Limits are the largest page of a profile. The hard stop is what the air interface carries, 160 octets of USSD string
+// (3GPP TS 24.080): 182 septets, 80 UCS-2 units. Screens are planned for less, since some layers carry less and old
+// phones show less.
+type Limits struct {
+	GSM7 int // septets, page with footer
+	UCS2 int // UTF-16 units, page with footer
+}
+
+const (
+	maxGSM7 = 182
+	maxUCS2 = 80
+	// Below these the keys and a few words have no room beside each other.
+	minPageGSM7 = 60
+	minPageUCS2 = 60
+)
+
+// ITS is how a gateway uses its_session_info 0x1383, whose second octet holds the end bit (SMPP 3.4 section 5.3.2.43).
+type ITS string
+
+// The uses of its_session_info that were seen.
+const (
+	ITSNumber ITS = "number" // octet 1 names the session, octet 2 comes back as it is but for the end bit
+	ITSWide   ITS = "wide"   // all but the end bit name the session
+	ITSUnits  ITS = "units"  // as the specification has it: octet 1 names the session, octet 2 counts our units by two
+)
+
+// Profile is how one kind of gateway speaks USSD. It is data: what a new gateway does otherwise becomes a row here or
+// in the settings, not a branch in the code. Codes and shortcuts need no column, since ParseDialled finds them wherever
+// they stand.
+type Profile struct {
+	Name string
+	Seen string // where this behaviour was observed
+
+	// What comes in, as values of ussd_service_op. An operation in none of the lists is unclear.
+	Begin   []byte
+	Input   []byte
+	Confirm []byte
+	Abort   []byte
+	// AbortText begins the text of an abort that comes without an operation.
+	AbortText string
+	// EndBitAborts: an input whose end bit is set tells that the person has gone.
+	EndBitAborts bool
+	// Session lists the parameters that may name the dialogue; the first one present does. All of them are echoed.
+	// A message with none belongs to the one dialogue its phone has.
+	Session []smpp.Tag
+	ITS     ITS
+
+	// What goes out.
+	Continue byte           // operation of a page that waits for a key
+	End      byte           // operation of the last page
+	Command  smpp.CommandID // 0: an answer mirrors the command its question came by
+	Service  string         // service_type; "" echoes what came
+	ESMClass byte
+	GSM7     byte // data_coding of Latin text
+	UCS2     byte // data_coding of Cyrillic text
+	Limits   Limits
+	// FloodCloses: begins over the limit are closed with a text each; otherwise only the first of them, and then
+	// there is silence.
+	FloodCloses bool
+	// UnclearCloses: a message we cannot make out, such as one with an unknown operation, is answered by closing the
+	// dialogue; otherwise by nothing.
+	UnclearCloses bool
+
+	// LateAck: the gateway answers a page that waits for a key only when the person has typed or given up, so an error
+	// that comes late tells that the page was seen.
+	LateAck bool
+	// Cancelled are the statuses by which the gateway says that the person closed the dialogue: first and last.
+	Cancelled [2]smpp.Status
+}
+
+// sessionTags returns the parameters that may name a dialogue, the more exact first (ussd.md 1.3).
+func sessionTags() []smpp.Tag {
+	return []smpp.Tag{smpp.TagUSSDSessionID, smpp.TagUserMessageReference, smpp.TagITSSessionInfo}
+}
+
+// usual is what most gateways do; the rows of the table say how each differs. Aborts of all vendors are understood
+// from everybody: their values are free elsewhere, and a gateway that sends one means it.
+func usual() Profile {
+	return Profile{
+		Begin:        []byte{opPSSR, opPSSD},
+		Input:        []byte{opUSSRConfirm},
+		Confirm:      []byte{opUSSNConfirm},
+		Abort:        []byte{129, 33, 65, 66, 67}, // SMPP+ abort; Russian-language ESMEs; Glo hang-up, failure, reject
+		AbortText:    "ABORT",
+		EndBitAborts: true,
+		Session:      sessionTags(),
+		ITS:          ITSNumber,
+		Continue:     opUSSR,
+		End:          opPSSRResponse,
+		GSM7:         0x00,
+		UCS2:         0x08,
+		Limits:       Limits{GSM7: 160, UCS2: 70},
+	}
+}
+
+// table returns the profiles Zvonok knows by itself: the vendor rows of ussd.md 1.5. Missing is comviva-text, which puts
+// a protocol of its own into the text and is not documented well enough to be spoken.
+func table() []Profile {
+	// Eyeline's statuses for a dialogue the person left, 1109 to 1113.
+	eyelineCancelled := [2]smpp.Status{0x455, 0x459}
+	rows := []struct {
+		name, seen string
+		differs    func(*Profile)
+	}{
+		{
+			"plain-its", "NowSMS's de facto form, the TOPS manual, a Nigerian ESME",
+			func(p *Profile) {},
+		},
+		{
+			"its-units", "oserl and Wireshark's reading of SMPP 3.4 section 5.3.2.43",
+			func(p *Profile) { p.ITS = ITSUnits },
+		},
+		{
+			"tata", "vumi's default processor: the last page is op 2 too, only the end bit tells",
+			func(p *Profile) { p.End = opUSSR },
+		},
+		{
+			"sixdee", "vumi: a dialogue id of 15 bits; it ends a dialogue with 23, the 0x17 of a table read as hex",
+			func(p *Profile) { p.ITS, p.Abort = ITSWide, append(p.Abort, 23) },
+		},
+		{
+			"mica", "vumi 738, 753, 882: the reference is bumped while an old session is uncleared",
+			func(p *Profile) { p.Session = []smpp.Tag{smpp.TagUserMessageReference} },
+		},
+		{
+			"smpp+", "Comverse; Eyeline with its flag: 146 confirms in dialogues the network knows by 0x1501",
+			func(p *Profile) {
+				p.Input = append(p.Input, 146)
+				p.LateAck, p.Cancelled = true, eyelineCancelled
+			},
+		},
+		{
+			"eyeline", "Eyeline classic, MTS Siberia: code in ussd:377, stripped text, operations 2, 3 and 17 only",
+			func(p *Profile) {
+				p.Session = []smpp.Tag{smpp.TagUserMessageReference}
+				p.LateAck, p.Cancelled = true, eyelineCancelled
+			},
+		},
+		{
+			"c-gateway", "smppd: no session id, the first TLV must be 0x0501, data_coding goes to the phone as it is",
+			func(p *Profile) {
+				p.AbortText, p.UCS2, p.LateAck = "ABORT from mobile phone", 0x48, true
+			},
+		},
+		{
+			"ussn-end", "ESMEs for *877# and *226#: the last page is a USSN, its confirmation ends the dialogue",
+			func(p *Profile) { p.End = opUSSN },
+		},
+		{
+			"op32", "onlinecity/php-smpp 106: the last page is op 32",
+			func(p *Profile) { p.End = 32 },
+		},
+		{
+			"huawei", "jsmpp 150: USSDC over SMPP without any session id",
+			func(p *Profile) {},
+		},
+		{
+			"kz-found", "a PDU of a Tele2 KZ range: code in the destination only, service type USSD_, session 0000",
+			func(p *Profile) { p.EndBitAborts = false },
+		},
+		{
+			"data-sm", "Glo: every event in data_sm, text in message_payload",
+			func(p *Profile) {},
+		},
+		{
+			"raw-dcs", "gateways that hand data_coding to the phone unchanged (glushkovds/php-smpp, C gateway)",
+			func(p *Profile) { p.GSM7, p.UCS2 = 0x0F, 0x48 },
+		},
+	}
+	profiles := make([]Profile, len(rows))
+	for i, row := range rows {
+		p := usual()
+		p.Name, p.Seen = row.name, row.seen
+		row.differs(&p)
+		profiles[i] = p
+	}
+	return profiles
+}
+
+// Profiles are the profiles by name.
+type Profiles map[string]Profile
+
+// ProfileSetting is a profile of the settings: a known one under a new name with what differs. Fields left out stay as
+// they are in the base.
+type ProfileSetting struct {
+	Name          string   `toml:"name"`
+	Base          string   `toml:"base"` // "" is plain-its
+	BeginOps      []int    `toml:"begin_ops"`
+	InputOps      []int    `toml:"input_ops"`
+	ConfirmOps    []int    `toml:"confirm_ops"`
+	AbortOps      []int    `toml:"abort_ops"`
+	AbortText     *string  `toml:"abort_text"`
+	EndBitAborts  *bool    `toml:"end_bit_aborts"`
+	Session       []string `toml:"session"` // of ussd_session_id, user_message_reference, its_session_info
+	ITS           string   `toml:"its"`     // number, wide or units
+	ContinueOp    *int     `toml:"continue_op"`
+	EndOp         *int     `toml:"end_op"`
+	ESMClass      *int     `toml:"esm_class"`
+	GSM7          *int     `toml:"data_coding_latin"`
+	UCS2          *int     `toml:"data_coding_cyrillic"`
+	Service       *string  `toml:"service_type"`
+	Command       string   `toml:"command"` // submit_sm, deliver_sm or data_sm
+	MaxGSM7       *int     `toml:"max_latin"`
+	MaxUCS2       *int     `toml:"max_cyrillic"`
+	FloodCloses   *bool    `toml:"flood_closes"`
+	UnclearCloses *bool    `toml:"unclear_closes"`
+	LateAck       *bool    `toml:"late_ack"`
+}
+
+// NewProfiles returns the known profiles and those of the settings. A setting may build on one before it. The error
+// names the profile, the key and what is allowed.
+func NewProfiles(settings []ProfileSetting) (Profiles, error) {
+	profiles := Profiles{}
+	for _, p := range table() {
+		profiles[p.Name] = p
+	}
+	for _, setting := range settings {
+		if setting.Name == "" {
+			return nil, fmt.Errorf("ussd profile: it has no name")
+		}
+		if _, taken := profiles[setting.Name]; taken {
+			return nil, fmt.Errorf("ussd profile %q: the name is taken", setting.Name)
+		}
+		if setting.Base == "" {
+			setting.Base = "plain-its"
+		}
+		base, err := profiles.Get(setting.Base)
+		if err != nil {
+			return nil, fmt.Errorf("ussd profile %q: base: %w", setting.Name, err)
+		}
+		p, err := setting.apply(base)
+		if err != nil {
+			return nil, fmt.Errorf("ussd profile %q: %w", setting.Name, err)
+		}
+		profiles[p.Name] = p
+	}
+	return profiles, nil
+}
+
+// Get returns a profile; the error of an unknown one lists those there are.
+func (ps Profiles) Get(name string) (Profile, error) {
+	p, ok := ps[name]
+	if !ok {
+		return Profile{}, fmt.Errorf("unknown profile %q: want one of %s",
+			name, strings.Join(slices.Sorted(maps.Keys(ps)), ", "))
+	}
+	return p, nil
+}
+
+func (s ProfileSetting) apply(p Profile) (Profile, error) {
+	p.Name, p.Seen = s.Name, "settings"
+	lists := []struct {
+		key  string
+		from []int
+		to   *[]byte
+	}{
+		{"begin_ops", s.BeginOps, &p.Begin},
+		{"input_ops", s.InputOps, &p.Input},
+		{"confirm_ops", s.ConfirmOps, &p.Confirm},
+		{"abort_ops", s.AbortOps, &p.Abort},
+	}
+	for _, list := range lists {
+		if list.from == nil {
+			continue
+		}
+		octets := make([]byte, len(list.from))
+		for i, n := range list.from {
+			if n < 0 || n > 255 {
+				return p, fmt.Errorf("%s: %d is not in 0 to 255", list.key, n)
+			}
+			octets[i] = byte(n)
+		}
+		*list.to = octets
+	}
+	octets := []struct {
+		key  string
+		from *int
+		to   *byte
+	}{
+		{"continue_op", s.ContinueOp, &p.Continue},
+		{"end_op", s.EndOp, &p.End},
+		{"esm_class", s.ESMClass, &p.ESMClass},
+		{"data_coding_latin", s.GSM7, &p.GSM7},
+		{"data_coding_cyrillic", s.UCS2, &p.UCS2},
+	}
+	for _, octet := range octets {
+		if octet.from == nil {
+			continue
+		}
+		if *octet.from < 0 || *octet.from > 255 {
+			return p, fmt.Errorf("%s: %d is not in 0 to 255", octet.key, *octet.from)
+		}
+		*octet.to = byte(*octet.from)
+	}
+	sizes := []struct {
+		key      string
+		from     *int
+		to       *int
+		min, max int
+	}{
+		{"max_latin", s.MaxGSM7, &p.Limits.GSM7, minPageGSM7, maxGSM7},
+		{"max_cyrillic", s.MaxUCS2, &p.Limits.UCS2, minPageUCS2, maxUCS2},
+	}
+	for _, size := range sizes {
+		if size.from == nil {
+			continue
+		}
+		if *size.from < size.min || *size.from > size.max {
+			return p, fmt.Errorf("%s: %d is not in %d to %d", size.key, *size.from, size.min, size.max)
+		}
+		*size.to = *size.from
+	}
+	if s.Session != nil {
+		p.Session = nil
+		for _, name := range s.Session {
+			at := slices.IndexFunc(sessionTags(), func(t smpp.Tag) bool { return t.String() == name })
+			if at < 0 {
+				return p, fmt.Errorf("session: unknown parameter %q: want some of %v", name, sessionTags())
+			}
+			p.Session = append(p.Session, sessionTags()[at])
+		}
+	}
+	switch ITS(s.ITS) {
+	case "":
+	case ITSNumber, ITSWide, ITSUnits:
+		p.ITS = ITS(s.ITS)
+	default:
+		return p, fmt.Errorf("its: %q: want %s, %s or %s", s.ITS, ITSNumber, ITSWide, ITSUnits)
+	}
+	switch s.Command {
+	case "":
+	case "submit_sm":
+		p.Command = smpp.CmdSubmitSM
+	case "deliver_sm":
+		p.Command = smpp.CmdDeliverSM
+	case "data_sm":
+		p.Command = smpp.CmdDataSM
+	default:
+		return p, fmt.Errorf("command: %q: want submit_sm, deliver_sm or data_sm", s.Command)
+	}
+	set(&p.AbortText, s.AbortText)
+	set(&p.EndBitAborts, s.EndBitAborts)
+	set(&p.Service, s.Service)
+	set(&p.FloodCloses, s.FloodCloses)
+	set(&p.UnclearCloses, s.UnclearCloses)
+	set(&p.LateAck, s.LateAck)
+	if len(p.Service) > maxServiceType {
+		return p, fmt.Errorf("service_type: %q is longer than %d octets", p.Service, maxServiceType)
+	}
+	return p, nil
+}
+
+// maxServiceType is the room of service_type without its NUL (SMPP 3.4 section 5.2.11).
+const maxServiceType = 5
+
+// set overwrites a field with a setting that was given.
+func set[T any](field *T, setting *T) {
+	if setting != nil {
+		*field = *setting
+	}
+}

@@ -1,0 +1,5 @@
+//go:build race
+
+package ussd
+
+const raceDetector = true
