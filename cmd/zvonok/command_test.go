@@ -1,0 +1,223 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"zvonok/cmd/zvonok/city"
+	"zvonok/ledger/pg/pgtest"
+)
+
+// zvonok runs a command in this process on a database of its own.
+func zvonok(t *testing.T, url string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(args, &out, &errs, []string{"ZVONOK_DATABASE_URL=" + url})
+	return out.String(), errs.String(), code
+}
+
+// registryFolder writes a small invented city and lets the test spoil it.
+func registryFolder(t *testing.T, spoil map[string]func(string) string) string {
+	t.Helper()
+	made, err := city.New(city.Spec{People: 60, Schools: 4, Seed: 1, Today: time.Now(), MenuFor: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	files := made.Files()
+	entries, err := fs.ReadDir(files, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		data, err := fs.ReadFile(files, entry.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if change, ok := spoil[entry.Name()]; ok {
+			data = []byte(change(string(data)))
+		}
+		if err := os.WriteFile(filepath.Join(dir, entry.Name()), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestImportTakesAFolderAllOrNothingAndTheSameFolderChangesNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	broken := registryFolder(t, map[string]func(string) string{
+		"people.csv": func(s string) string { return strings.Replace(s, ",pupil,", ",pupal,", 1) },
+		"cards.csv":  func(s string) string { return s + "XYZ,p-1,social,\n" },
+	})
+	_, stderr, code := zvonok(t, url, "import", broken)
+	if code != exitFailed || !strings.Contains(stderr, "people.csv line ") || !strings.Contains(stderr, "pupal") ||
+		!strings.Contains(stderr, "cards.csv line ") {
+		t.Errorf("exit %d; the bad lines are not named:\n%s", code, stderr)
+	}
+	stdout, stderr, code := zvonok(t, url, "import", "--json", registryFolder(t, nil))
+	if code != exitDone {
+		t.Fatalf("exit %d: %s", code, stderr)
+	}
+	var report struct {
+		Counts []struct {
+			File                 string
+			Added, Changed, Left int
+		}
+	}
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range report.Counts {
+		if count.File == "people.csv" && (count.Added != 60 || count.Changed != 0 || count.Left != 0) {
+			t.Errorf("after the broken folder was refused, people: %+v, want 60 added", count)
+		}
+	}
+	stdout, _, _ = zvonok(t, url, "import", "--json", registryFolder(t, nil))
+	if err := json.Unmarshal([]byte(stdout), &report); err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range report.Counts {
+		if count.Added != 0 || count.Changed != 0 {
+			t.Errorf("the same folder again: %+v, want nothing added or changed", count)
+		}
+	}
+}
+
+func TestTheSameSeedMakesTheSameCity(t *testing.T) {
+	t.Parallel()
+	files := func(seed uint64) string {
+		made, err := city.New(city.Spec{People: 500, Schools: 6, Seed: seed, Today: time.Unix(0, 0), MenuFor: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all strings.Builder
+		for _, name := range []string{"people.csv", "cards.csv", "guardians.csv", "subscriptions.csv"} {
+			data, err := fs.ReadFile(made.Files(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all.Write(data)
+		}
+		return all.String()
+	}
+	if first, again := files(7), files(7); first != again {
+		t.Error("one seed made two cities")
+	}
+	if files(7) == files(8) {
+		t.Error("two seeds made one city")
+	}
+}
+
+func TestGenerateFillsTheDatabaseAndTheBooksAreRight(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	stdout, stderr, code := zvonok(t, url, "generate", "--people", "300", "--schools", "5", "--seed", "3")
+	if code != exitDone || !strings.Contains(stdout, "people.csv") {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	stdout, stderr, code = zvonok(t, url, "ledger", "verify")
+	if code != exitDone || !strings.HasPrefix(stdout, "ok") {
+		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
+	}
+}
+
+func TestAKeyIsPrintedOnceListedAndRevoked(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	if _, stderr, code := zvonok(t, url, "import", registryFolder(t, nil)); code != exitDone {
+		t.Fatal(stderr)
+	}
+	stdout, stderr, code := zvonok(t, url, "key", "add", "--kind", "door", "--building", "b-1", "--name", "Main entrance", "--json")
+	var added struct {
+		ID  int64
+		Key string
+	}
+	if code != exitDone || json.Unmarshal([]byte(stdout), &added) != nil || added.ID == 0 || len(added.Key) < 32 {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	stdout, _, _ = zvonok(t, url, "key", "list")
+	if !strings.Contains(stdout, "Main entrance") || strings.Contains(stdout, added.Key) {
+		t.Errorf("key list:\n%s", stdout)
+	}
+	if _, stderr, code = zvonok(t, url, "key", "revoke", "1"); code != exitDone {
+		t.Errorf("revoke: exit %d, %s", code, stderr)
+	}
+	if stdout, _, _ = zvonok(t, url, "key", "list"); !strings.Contains(stdout, "revoked") {
+		t.Errorf("after the revocation:\n%s", stdout)
+	}
+	if _, stderr, code = zvonok(t, url, "key", "add", "--kind", "door", "--building", "nowhere", "--name", "x"); code != exitFailed || stderr == "" {
+		t.Errorf("an unknown building: exit %d, %q", code, stderr)
+	}
+}
+
+func TestMigrateStatusSaysWhatIsDoneAndChangesNothing(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewEmptyURL(t)
+	stdout, stderr, code := zvonok(t, url, "migrate", "--status")
+	if code != exitDone || !strings.Contains(stdout, "pending") {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if stdout, stderr, code = zvonok(t, url, "migrate"); code != exitDone || !strings.Contains(stdout, "0 pending") {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	if stdout, _, _ = zvonok(t, url, "migrate", "--status"); !strings.Contains(stdout, "0 pending") {
+		t.Errorf("after migrating:\n%s", stdout)
+	}
+}
+
+func TestWrongUsageExitsWithTwoAndSaysWhereHelpIs(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"no command":              {},
+		"an unknown command":      {"fly"},
+		"an unknown flag":         {"serve", "--fast"},
+		"a missing flag":          {"key", "add", "--kind", "door"},
+		"a kind that is none":     {"key", "add", "--kind", "window", "--building", "b", "--name", "n"},
+		"a city of nobody":        {"generate", "--people", "0", "--schools", "1"},
+		"a folder that is absent": {"import", "/does/not/exist"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var out, errs bytes.Buffer
+			if code := run(args, &out, &errs, nil); code != exitUsage || errs.Len() == 0 {
+				t.Errorf("exit %d, %q", code, errs.String())
+			}
+		})
+	}
+}
+
+func TestHelpIsEverywhere(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{
+		{"--help"},
+		{"serve", "--help"},
+		{"demo", "--help"},
+		{"key", "--help"},
+		{"key", "add", "--help"},
+		{"import", "--help"},
+		{"explain", "--help"},
+		{"ledger", "verify", "--help"},
+		{"operator", "check", "--help"},
+	} {
+		var out, errs bytes.Buffer
+		if code := run(args, &out, &errs, nil); code != exitDone || !strings.Contains(out.String(), "Usage: zvonok") {
+			t.Errorf("%v: exit %d\n%s%s", args, code, out.String(), errs.String())
+		}
+	}
+}
+
+func TestExplainOfAnEventNobodyReportedSaysSo(t *testing.T) {
+	t.Parallel()
+	_, stderr, code := zvonok(t, pgtest.NewURL(t), "explain", "12:101")
+	if code != exitFailed || !strings.Contains(stderr, "never reported") {
+		t.Errorf("exit %d, %q", code, stderr)
+	}
+}

@@ -1,0 +1,501 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"net/mail"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"zvonok/ussd"
+)
+
+// Config is the settings file (TOML). Every key can also be given by the
+// environment as ZVONOK_SECTION_KEY (ZVONOK_HTTP_LISTEN, and for operators
+// ZVONOK_OPERATOR_NAME_KEY), which wins over the file. A secret can be kept in a
+// file named by the key with the suffix _file.
+type Config struct {
+	// DataDir holds the private PostgreSQL and what else must survive a restart.
+	DataDir  string         `toml:"data_dir"`
+	Database DatabaseConfig `toml:"database"`
+	HTTP     HTTPConfig     `toml:"http"`  // devices, banks, portal, USSD callbacks
+	Admin    ListenConfig   `toml:"admin"` // metrics, health, profiles, the job queue's page
+	SMPP     SMPPConfig     `toml:"smpp"`
+	Mail     MailConfig     `toml:"mail"`
+	USSD     USSDConfig     `toml:"ussd"`
+	Notice   NoticeConfig   `toml:"notice"`
+	Log      LogConfig      `toml:"log"`
+
+	Operators []OperatorConfig `toml:"operator"`
+}
+
+// DatabaseConfig says where PostgreSQL is.
+type DatabaseConfig struct {
+	URL        string `toml:"url"` // empty: the private PostgreSQL in data_dir
+	URLFile    string `toml:"url_file"`
+	ReplicaURL string `toml:"replica_url"` // for USSD and portal reads; empty: the primary
+	// Connections of the device interface and everything else, and of the job queue.
+	MaxConns      int `toml:"max_conns"`
+	QueueMaxConns int `toml:"queue_max_conns"`
+}
+
+// HTTPConfig is the public listener.
+type HTTPConfig struct {
+	Listen string `toml:"listen"` // host:port; port 0 picks a free one
+	// PublicURL is the listener as the world sees it, for links in letters; empty: letters have no links.
+	PublicURL string `toml:"public_url"`
+}
+
+// ListenConfig is one listener.
+type ListenConfig struct {
+	Listen string `toml:"listen"` // host:port; port 0 picks a free one
+}
+
+// SMPPConfig is our own SMPP server, to which operators bind.
+type SMPPConfig struct {
+	Listen      string `toml:"listen"`
+	TLSCertFile string `toml:"tls_cert_file"`
+	TLSKeyFile  string `toml:"tls_key_file"`
+}
+
+// MailConfig is the relay letters are handed to, and the way back.
+type MailConfig struct {
+	Smarthost    string `toml:"smarthost"`
+	TLS          string `toml:"tls"` // none, starttls, tls
+	Username     string `toml:"username"`
+	Password     string `toml:"password"`
+	PasswordFile string `toml:"password_file"`
+	From         string `toml:"from"`
+	DKIMSelector string `toml:"dkim_selector"`
+	DKIMKeyFile  string `toml:"dkim_key_file"`
+	// BounceListen takes bounces (RFC 3464) sent to the return path; empty: none are taken.
+	BounceListen string `toml:"bounce_listen"`
+	BounceDomain string `toml:"bounce_domain"`
+}
+
+// USSDConfig is the service code.
+type USSDConfig struct {
+	Code string `toml:"code"`
+	// Profiles are further ways in which USSD gateways talk, each a known one with what differs.
+	Profiles []ussd.ProfileSetting `toml:"profile"`
+	// HTTP are aggregators that call POST /ussd/http/NAME.
+	HTTP []USSDCallerConfig `toml:"http"`
+}
+
+// USSDCallerConfig is an aggregator that brings dialogues over HTTP.
+type USSDCallerConfig struct {
+	Name       string   `toml:"name"`
+	Convention string   `toml:"convention"` // africastalking
+	Secret     string   `toml:"secret"`     // at least 16 characters
+	SecretFile string   `toml:"secret_file"`
+	Addresses  []string `toml:"addresses"` // the networks it calls from; empty: any
+	Region     string   `toml:"region"`    // country of phones in national form; RU
+}
+
+// NoticeConfig is about messages to people.
+type NoticeConfig struct {
+	// SMSPerDay is the cap of messages to one phone a day.
+	SMSPerDay int `toml:"sms_per_day"`
+	// TemplatesFile overrides texts.
+	TemplatesFile string `toml:"templates_file"`
+}
+
+// LogConfig is the log on standard error.
+type LogConfig struct {
+	Format string `toml:"format"` // text, json
+	Level  string `toml:"level"`  // debug, info, warn, error
+}
+
+// OperatorConfig is one mobile operator.
+type OperatorConfig struct {
+	Name         string   `toml:"name"`
+	Mode         string   `toml:"mode"` // client: we bind to it; server: it binds to us
+	Address      string   `toml:"address"`
+	SystemID     string   `toml:"system_id"`
+	Password     string   `toml:"password"`
+	PasswordFile string   `toml:"password_file"`
+	SystemType   string   `toml:"system_type"`
+	Addresses    []string `toml:"addresses"` // server mode: the networks it may bind from; empty: any
+	Binds        int      `toml:"binds"`
+	BindType     string   `toml:"bind_type"` // transceiver, pair
+	Window       int      `toml:"window"`
+	Rate         int      `toml:"rate"` // SMS parts per second, all binds together
+	Roles        []string `toml:"roles"`
+	Source       string   `toml:"source"`
+	Prefixes     []string `toml:"prefixes"`
+	Weight       int      `toml:"weight"`
+	Cost         string   `toml:"cost"`
+	MessageID    string   `toml:"message_id"`
+	Concat       string   `toml:"concatenation"`
+	USSDProfile  string   `toml:"ussd_profile"`
+	USSDContinue bool     `toml:"ussd_continue"` // the answer follows by SMS when the session dies before it is shown
+	USSDClose    bool     `toml:"ussd_close"`    // answer and close: the first screen ends the session
+	TLS          bool     `toml:"tls"`
+	TLSName      string   `toml:"tls_name"` // the name in the operator's certificate, when it is not the address's
+	TLSCAFile    string   `toml:"tls_ca_file"`
+}
+
+// Shutdown limits.
+const (
+	drainTime = 20 * time.Second // what is in flight may take this long after SIGTERM
+)
+
+func defaultConfig() Config {
+	return Config{
+		DataDir:  "var",
+		Database: DatabaseConfig{MaxConns: 20, QueueMaxConns: 16},
+		HTTP:     HTTPConfig{Listen: "127.0.0.1:8080"},
+		Admin:    ListenConfig{Listen: "127.0.0.1:9090"},
+		SMPP:     SMPPConfig{Listen: "127.0.0.1:2775"},
+		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", TLS: "none", From: "Школа <pass@example.org>"},
+		USSD:     USSDConfig{Code: "*377*888#"},
+		Notice:   NoticeConfig{SMSPerDay: 30},
+		Log:      LogConfig{Format: "text", Level: "info"},
+	}
+}
+
+func defaultOperator() OperatorConfig {
+	return OperatorConfig{
+		Mode: "client", Binds: 1, BindType: "transceiver", Window: 50, Rate: 100, Roles: []string{"sms"}, Weight: 10,
+		Cost: "0.00", MessageID: "auto", Concat: "udh16", USSDProfile: "plain-its",
+	}
+}
+
+// LoadConfig reads the settings. With path empty it reads zvonok.toml when it is
+// there. Every error names the file or variable, the key, and what is allowed.
+func LoadConfig(path string, environ []string) (Config, error) {
+	c := defaultConfig()
+	name := path
+	if name == "" {
+		name = "zvonok.toml"
+	}
+	data, err := os.ReadFile(name)
+	switch {
+	case err == nil:
+		if err := c.parse(name, data); err != nil {
+			return Config{}, err
+		}
+	case path == "" && errors.Is(err, os.ErrNotExist):
+	default:
+		return Config{}, fmt.Errorf("read settings: %w", err)
+	}
+	if err := c.applyEnvironment(environ); err != nil {
+		return Config{}, err
+	}
+	if err := c.readSecrets(); err != nil {
+		return Config{}, err
+	}
+	if err := c.validate(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return c, nil
+}
+
+// parse reads TOML over the defaults. Operators get theirs one by one: an array
+// of tables starts from nothing.
+func (c *Config) parse(name string, data []byte) error {
+	var raw struct {
+		Operators []map[string]any `toml:"operator"`
+	}
+	if err := toml.Unmarshal(data, &raw); err != nil {
+		return explainTOML(name, err)
+	}
+	decoder := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	if err := decoder.Decode(c); err != nil {
+		return explainTOML(name, err)
+	}
+	for i := range c.Operators {
+		given := raw.Operators[i]
+		operator := reflect.ValueOf(&c.Operators[i]).Elem()
+		defaults := reflect.ValueOf(defaultOperator())
+		for f := range operator.NumField() {
+			if _, set := given[operator.Type().Field(f).Tag.Get("toml")]; !set {
+				operator.Field(f).Set(defaults.Field(f))
+			}
+		}
+	}
+	return nil
+}
+
+// explainTOML says where a settings file is wrong.
+func explainTOML(name string, err error) error {
+	var strict *toml.StrictMissingError
+	if errors.As(err, &strict) && len(strict.Errors) > 0 {
+		var unknown []string
+		for _, e := range strict.Errors {
+			line, _ := e.Position()
+			unknown = append(unknown, fmt.Sprintf("%s (line %d)", strings.Join(e.Key(), "."), line))
+		}
+		return fmt.Errorf("%s: unknown key %s; the README lists the settings", name, strings.Join(unknown, ", "))
+	}
+	var decode *toml.DecodeError
+	if errors.As(err, &decode) {
+		line, column := decode.Position()
+		key := ""
+		if k := decode.Key(); len(k) > 0 {
+			key = strings.Join(k, ".") + ": "
+		}
+		return fmt.Errorf("%s: line %d, column %d: %s%s", name, line, column, key, strings.TrimPrefix(decode.Error(), "toml: "))
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+const environmentPrefix = "ZVONOK_"
+
+// applyEnvironment sets keys from ZVONOK_SECTION_KEY. A variable with the prefix
+// that names no setting is an error, like an unknown key.
+func (c *Config) applyEnvironment(environ []string) error {
+	targets := map[string]reflect.Value{}
+	collectKeys(targets, "", reflect.ValueOf(c).Elem())
+	for i := range c.Operators {
+		name := strings.ToUpper(regexp.MustCompile(`[^A-Za-z0-9]`).ReplaceAllString(c.Operators[i].Name, "_"))
+		collectKeys(targets, "OPERATOR_"+name+"_", reflect.ValueOf(&c.Operators[i]).Elem())
+	}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		key, ours := strings.CutPrefix(name, environmentPrefix)
+		if !ours {
+			continue
+		}
+		target, ok := targets[key]
+		if !ok {
+			return fmt.Errorf("environment: %s names no setting; settings are ZVONOK_SECTION_KEY, as in ZVONOK_HTTP_LISTEN", name)
+		}
+		if err := setFromText(target, value); err != nil {
+			return fmt.Errorf("environment: %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func collectKeys(targets map[string]reflect.Value, prefix string, v reflect.Value) {
+	for i := range v.NumField() {
+		key := prefix + strings.ToUpper(v.Type().Field(i).Tag.Get("toml"))
+		switch field := v.Field(i); {
+		case field.Kind() == reflect.Struct:
+			collectKeys(targets, key+"_", field)
+		case field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
+		default:
+			targets[key] = field
+		}
+	}
+}
+
+func setFromText(target reflect.Value, text string) error {
+	switch target.Kind() {
+	case reflect.String:
+		target.SetString(text)
+	case reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a whole number", text)
+		}
+		target.SetInt(int64(n))
+	case reflect.Bool:
+		b, err := strconv.ParseBool(text)
+		if err != nil {
+			return fmt.Errorf("%q is not true or false", text)
+		}
+		target.SetBool(b)
+	case reflect.Slice:
+		var list []string
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				list = append(list, item)
+			}
+		}
+		target.Set(reflect.ValueOf(list))
+	default:
+		return fmt.Errorf("cannot be set by the environment")
+	}
+	return nil
+}
+
+// readSecrets fills secrets from the files that name them.
+func (c *Config) readSecrets() error {
+	type secret struct {
+		key   string
+		file  string
+		value *string
+	}
+	secrets := []secret{
+		{"database.url_file", c.Database.URLFile, &c.Database.URL},
+		{"mail.password_file", c.Mail.PasswordFile, &c.Mail.Password},
+	}
+	for i := range c.USSD.HTTP {
+		h := &c.USSD.HTTP[i]
+		secrets = append(secrets, secret{"ussd.http " + h.Name + ": secret_file", h.SecretFile, &h.Secret})
+	}
+	for i := range c.Operators {
+		o := &c.Operators[i]
+		secrets = append(secrets, secret{"operator " + o.Name + ": password_file", o.PasswordFile, &o.Password})
+	}
+	for _, s := range secrets {
+		if s.file == "" {
+			continue
+		}
+		if *s.value != "" {
+			return fmt.Errorf("%s is set and so is the secret itself; keep one of the two", s.key)
+		}
+		data, err := os.ReadFile(s.file)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.key, err)
+		}
+		*s.value = strings.TrimRight(string(data), "\r\n")
+	}
+	return nil
+}
+
+// validate stops a wrong setting before anything starts.
+func (c *Config) validate() error {
+	for key, address := range map[string]string{
+		"http.listen": c.HTTP.Listen, "admin.listen": c.Admin.Listen, "smpp.listen": c.SMPP.Listen,
+		"mail.smarthost": c.Mail.Smarthost,
+	} {
+		if err := checkAddress(address); err != nil {
+			return fmt.Errorf("%s: %w", key, err)
+		}
+	}
+	if c.Mail.BounceListen != "" {
+		if err := checkAddress(c.Mail.BounceListen); err != nil {
+			return fmt.Errorf("mail.bounce_listen: %w", err)
+		}
+	}
+	if u, err := url.Parse(c.HTTP.PublicURL); err != nil || c.HTTP.PublicURL != "" && (u.Scheme != "https" && u.Scheme != "http" || u.Host == "") {
+		return fmt.Errorf("http.public_url: %q is not an address such as https://pass.example.org", c.HTTP.PublicURL)
+	}
+	if c.DataDir == "" {
+		return errors.New("data_dir: must name a folder")
+	}
+	if (c.SMPP.TLSCertFile == "") != (c.SMPP.TLSKeyFile == "") {
+		return errors.New("smpp.tls_cert_file and smpp.tls_key_file: give both or neither")
+	}
+	if err := oneOf("mail.tls", c.Mail.TLS, "none", "starttls", "tls"); err != nil {
+		return err
+	}
+	if _, err := mail.ParseAddress(c.Mail.From); err != nil {
+		return fmt.Errorf("mail.from: %q is not a mail address such as \"School <pass@example.org>\"", c.Mail.From)
+	}
+	if !regexp.MustCompile(`^\*[0-9]+(\*[0-9]+)*#$`).MatchString(c.USSD.Code) {
+		return fmt.Errorf("ussd.code: %q is not a service code such as *377*888#", c.USSD.Code)
+	}
+	if err := oneOf("log.format", c.Log.Format, "text", "json"); err != nil {
+		return err
+	}
+	if err := oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"); err != nil {
+		return err
+	}
+	if c.Notice.SMSPerDay < 1 {
+		return fmt.Errorf("notice.sms_per_day: %d is not a positive number", c.Notice.SMSPerDay)
+	}
+	if c.Database.MaxConns < 4 || c.Database.QueueMaxConns < 4 {
+		return errors.New("database.max_conns and database.queue_max_conns: at least 4 each")
+	}
+	seen := map[string]bool{}
+	for i := range c.Operators {
+		o := &c.Operators[i]
+		if !regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$`).MatchString(o.Name) {
+			return fmt.Errorf("operator %d: name: %q must be 1 to 32 letters, digits, '-' or '_'", i+1, o.Name)
+		}
+		if seen[o.Name] {
+			return fmt.Errorf("operator %s: name: used twice", o.Name)
+		}
+		seen[o.Name] = true
+		if err := o.validate(); err != nil {
+			return fmt.Errorf("operator %s: %w", o.Name, err)
+		}
+	}
+	return nil
+}
+
+func (o *OperatorConfig) validate() error {
+	if err := oneOf("mode", o.Mode, "client", "server"); err != nil {
+		return err
+	}
+	if o.Mode == "client" {
+		if err := checkAddress(o.Address); err != nil {
+			return fmt.Errorf("address: %w", err)
+		}
+	}
+	if o.SystemID == "" || len(o.SystemID) > 15 {
+		return errors.New("system_id: 1 to 15 characters (SMPP 3.4)")
+	}
+	if len(o.Password) > 8 {
+		return errors.New("password: at most 8 characters (SMPP 3.4)")
+	}
+	for _, err := range []error{
+		oneOf("bind_type", o.BindType, "transceiver", "pair"),
+		oneOf("message_id", o.MessageID, "auto", "as-is", "hex", "dec"),
+		oneOf("concatenation", o.Concat, "udh8", "udh16", "sar", "payload"),
+		between("binds", o.Binds, 1, 32),
+		between("window", o.Window, 1, 10_000),
+		between("rate", o.Rate, 1, 100_000),
+		between("weight", o.Weight, 0, 1_000),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	for _, role := range o.Roles {
+		if err := oneOf("roles", role, "sms", "ussd"); err != nil {
+			return err
+		}
+	}
+	for _, prefix := range o.Prefixes {
+		if !regexp.MustCompile(`^[0-9]{1,15}$`).MatchString(prefix) {
+			return fmt.Errorf("prefixes: %q is not 1 to 15 digits", prefix)
+		}
+	}
+	for _, network := range o.Addresses {
+		if _, _, err := net.ParseCIDR(network); err != nil {
+			return fmt.Errorf("addresses: %q is not a network such as 192.0.2.0/24", network)
+		}
+	}
+	return nil
+}
+
+func oneOf(key, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if value == a {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: %q is not one of %s", key, value, strings.Join(allowed, ", "))
+}
+
+func between(key string, value, low, high int) error {
+	if value < low || value > high {
+		return fmt.Errorf("%s: %d is not between %d and %d", key, value, low, high)
+	}
+	return nil
+}
+
+func checkAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%q is not host:port", address)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("%q: the port is not a number from 0 to 65535", address)
+	}
+	return nil
+}
+
+// dataDir returns the data folder as an absolute path.
+func (c *Config) dataDir() (string, error) {
+	dir, err := filepath.Abs(c.DataDir)
+	if err != nil {
+		return "", fmt.Errorf("data_dir: %w", err)
+	}
+	return dir, nil
+}

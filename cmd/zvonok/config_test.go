@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name     string
+		file     string
+		environ  []string
+		complain []string
+	}{
+		{"an unknown key", "[http]\nlisen = \"x\"\n", nil, []string{"zvonok.toml", "http.lisen", "line 2"}},
+		{"a value of the wrong type", "[ussd]\ncode = 5\n", nil, []string{"zvonok.toml", "line 2"}},
+		{"broken TOML", "[http\n", nil, []string{"zvonok.toml", "line 1"}},
+		{"an address without a port", "[http]\nlisten = \"localhost\"\n", nil, []string{"http.listen", "host:port"}},
+		{"a TLS policy that does not exist", "[mail]\ntls = \"maybe\"\n", nil, []string{"mail.tls", "none, starttls, tls"}},
+		{"a service code that cannot be dialled", "[ussd]\ncode = \"377\"\n", nil, []string{"ussd.code", "*377*888#"}},
+		{"an operator without an address", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\n", nil, []string{"operator a", "address"}},
+		{
+			"a password longer than SMPP allows", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\npassword = \"123456789\"\n",
+			nil,
+			[]string{"operator a", "password", "8"},
+		},
+		{
+			"two operators of one name",
+			"[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\n[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\n",
+			nil,
+			[]string{"operator a", "twice"},
+		},
+		{"a variable that names no setting", "", []string{"ZVONOK_HTTP_LISEN=x"}, []string{"ZVONOK_HTTP_LISEN"}},
+		{"a number that is none", "", []string{"ZVONOK_NOTICE_SMS_PER_DAY=many"}, []string{"ZVONOK_NOTICE_SMS_PER_DAY", "whole number"}},
+		{"one half of a key pair", "[smpp]\ntls_cert_file = \"x\"\n", nil, []string{"tls_key_file"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "zvonok.toml")
+			if err := os.WriteFile(path, []byte(test.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := LoadConfig(path, test.environ)
+			if err == nil {
+				t.Fatal("the setting was taken")
+			}
+			for _, word := range test.complain {
+				if !strings.Contains(err.Error(), word) {
+					t.Errorf("%q does not say %q", err, word)
+				}
+			}
+		})
+	}
+}
+
+func TestSettingsComeFromDefaultsFileEnvironmentAndSecretFilesInThatOrder(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	secret := filepath.Join(dir, "secret")
+	if err := os.WriteFile(secret, []byte("pass1234\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "zvonok.toml")
+	file := "[http]\nlisten = \"127.0.0.1:1\"\n[[operator]]\nname = \"mts\"\naddress = \"127.0.0.1:2776\"\nsystem_id = \"school\"\n" +
+		"password_file = \"" + secret + "\"\nrate = 500\nroles = [\"sms\", \"ussd\"]\n"
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := LoadConfig(path, []string{"ZVONOK_HTTP_LISTEN=127.0.0.1:2", "ZVONOK_OPERATOR_MTS_WINDOW=7", "PATH=/bin"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := c.Operators[0]
+	if c.HTTP.Listen != "127.0.0.1:2" {
+		t.Errorf("the environment did not win: http.listen = %q", c.HTTP.Listen)
+	}
+	if c.Admin.Listen != "127.0.0.1:9090" {
+		t.Errorf("the default is gone: admin.listen = %q", c.Admin.Listen)
+	}
+	if o.Password != "pass1234" {
+		t.Errorf("the password file was not read: %q", o.Password)
+	}
+	if o.Window != 7 || o.Rate != 500 || o.Binds != 1 || o.Mode != "client" || len(o.Roles) != 2 {
+		t.Errorf("operator = %+v", o)
+	}
+}

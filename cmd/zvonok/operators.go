@@ -1,0 +1,173 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"zvonok/access/phone"
+	"zvonok/gateway/carrier"
+)
+
+const (
+	watchInterval = time.Second      // between two looks of the live table
+	askTimeout    = 5 * time.Second  // of the running gateway's answer
+	checkTimeout  = 10 * time.Minute // of a certification, receipts and a throttled burst included
+)
+
+// operatorLine is one operator of the live view, in base units.
+type operatorLine struct {
+	Operator       string     `json:"operator"`
+	Mode           string     `json:"mode"`
+	BindsUp        int        `json:"binds_up"`
+	Binds          int        `json:"binds"`
+	WindowUsed     int        `json:"window_used"`
+	Window         int        `json:"window"`
+	Rate           float64    `json:"rate"` // parts per second allowed now
+	RateConfigured float64    `json:"rate_configured"`
+	Throughput     float64    `json:"throughput"` // parts accepted in the last second
+	Queue          int        `json:"queue"`
+	OldestSeconds  float64    `json:"oldest_seconds"`
+	RoundTrip      float64    `json:"round_trip_seconds"`
+	LimitedBy      string     `json:"limited_by"`
+	Explanation    string     `json:"explanation"`
+	Clears         *time.Time `json:"clears,omitzero"`
+	LastBindFail   string     `json:"last_bind_failure,omitzero"`
+}
+
+func operatorLines(all []carrier.Status) []operatorLine {
+	lines := make([]operatorLine, 0, len(all))
+	for _, s := range all {
+		line := operatorLine{
+			Operator: s.Operator, Mode: string(s.Mode), BindsUp: s.BindsUp, Binds: s.Binds, WindowUsed: s.WindowUsed,
+			Window: s.Window, Rate: s.Rate, RateConfigured: s.RateConfigured, Throughput: s.Throughput, Queue: s.Queue,
+			OldestSeconds: s.Oldest.Seconds(), RoundTrip: s.RoundTrip.Seconds(), LimitedBy: string(s.LimitedBy),
+			Explanation: s.Explanation, LastBindFail: s.LastBindFailure,
+		}
+		if !s.Clears.IsZero() {
+			line.Clears = &s.Clears
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+type operatorsCommand struct {
+	JSON  bool `name:"json" help:"Print JSON, once."`
+	Watch bool `help:"Print again every second until Ctrl-C."`
+}
+
+func (o *operatorsCommand) Run(ctx context.Context, c *console) error {
+	config, err := c.settings()
+	if err != nil {
+		return err
+	}
+	for {
+		lines, err := askOperators(ctx, config.Admin.Listen)
+		if err != nil {
+			return err
+		}
+		if o.JSON {
+			return printJSON(c.out, lines)
+		}
+		if o.Watch {
+			fmt.Fprint(c.out, "\x1b[H\x1b[2J") // from the top of an empty screen
+		}
+		if err := printOperators(c.out, lines); err != nil {
+			return err
+		}
+		if !o.Watch {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(watchInterval):
+		}
+	}
+}
+
+// askOperators asks the running gateway, which alone knows its links.
+func askOperators(ctx context.Context, admin string) ([]operatorLine, error) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/operators", nil)
+	if err != nil {
+		return nil, fmt.Errorf("ask the gateway: %w", err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("no gateway answers at admin.listen = %q; is zvonok serve running with these settings? (%w)", admin, err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("ask the gateway: it answered %s", response.Status)
+	}
+	var lines []operatorLine
+	if err := json.NewDecoder(response.Body).Decode(&lines); err != nil {
+		return nil, fmt.Errorf("ask the gateway: %w", err)
+	}
+	return lines, nil
+}
+
+func printOperators(w io.Writer, lines []operatorLine) error {
+	rows := make([][]any, 0, len(lines))
+	for _, l := range lines {
+		rows = append(rows, []any{
+			l.Operator, fmt.Sprintf("%d/%d", l.BindsUp, l.Binds), fmt.Sprintf("%d/%d", l.WindowUsed, l.Window),
+			fmt.Sprintf("%.0f/%.0f", l.Throughput, l.Rate), l.Queue,
+			time.Duration(l.OldestSeconds * float64(time.Second)).Round(100 * time.Millisecond), l.Explanation,
+		})
+	}
+	return table(w, []any{"OPERATOR", "BINDS", "WINDOW", "PARTS/S", "QUEUE", "OLDEST", "LIMITED BY"}, rows)
+}
+
+type operatorCommands struct {
+	Check operatorCheckCommand `cmd:"" help:"Certify one operator's link: bind, each encoding, long text, receipt, USSD, throttle; prints a report."`
+}
+
+type operatorCheckCommand struct {
+	Name string `arg:"" help:"The operator's name in the settings."`
+	To   string `required:"" help:"A test phone of that operator, as in +79000000001. It gets about twenty SMS."`
+	JSON bool   `name:"json" help:"Print JSON."`
+}
+
+func (o *operatorCheckCommand) Run(ctx context.Context, c *console) error {
+	config, err := c.settings()
+	if err != nil {
+		return err
+	}
+	to, err := phone.Parse(o.To, "RU")
+	if err != nil {
+		return usageError{fmt.Errorf("--to: %w", err)}
+	}
+	operators, err := operatorConfigs(config.Operators)
+	if err != nil {
+		return err
+	}
+	for _, operator := range operators {
+		if operator.Name != o.Name {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		defer cancel()
+		report, err := carrier.Certify(ctx, operator, to)
+		if err != nil {
+			return err
+		}
+		if o.JSON {
+			err = printJSON(c.out, report)
+		} else {
+			_, err = fmt.Fprint(c.out, report.Text())
+		}
+		if err == nil && !report.Passed() {
+			return printedError{errors.New("the certification failed")}
+		}
+		return err
+	}
+	return fmt.Errorf("the settings have no operator %q", o.Name)
+}

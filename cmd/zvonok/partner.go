@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"zvonok/ledger"
+	"zvonok/ledger/money"
+	"zvonok/ledger/topup"
+)
+
+type partnerCommands struct {
+	Add  partnerAddCommand  `cmd:"" help:"Let a bank or a network of terminals take top-ups."`
+	List partnerListCommand `cmd:"" help:"List the partners."`
+}
+
+type partnerAddCommand struct {
+	Name         string   `required:"" help:"The name in its address, /pay/DIALECT/NAME: small letters, digits, '-', '_'."`
+	Dialect      string   `required:"" enum:"osmp,sber" help:"How it speaks: ${enum}."`
+	Payees       []string `required:"" help:"Payment codes of the payees it takes money for, as in 916,917."`
+	Allow        []string `required:"" help:"Networks it calls from, as in 192.0.2.0/24."`
+	User         string   `help:"Its name in Basic authentication."`
+	PasswordFile string   `type:"existingfile" help:"File with its password." placeholder:"FILE"`
+	SecretFile   string   `type:"existingfile" help:"File with the secret of its signatures (Sberbank's protocol 2)." placeholder:"FILE"`
+	Show         string   `enum:"masked,short,full" default:"masked" help:"How much of the child's name its screens show: ${enum}."`
+	Min          string   `default:"10" help:"Least payment, roubles."`
+	Max          string   `default:"15000" help:"Greatest payment, roubles."`
+	MayCancel    bool     `help:"It may take payments back while the money is there."`
+	LayoutFile   string   `type:"existingfile" help:"Its registries' columns, as JSON; without it our own format." placeholder:"FILE"`
+	JSON         bool     `name:"json" help:"Print JSON."`
+}
+
+// roubles reads a sum with or without kopecks.
+func roubles(flag, text string) (money.Amount, error) {
+	if !strings.Contains(text, ".") {
+		text += ".00"
+	}
+	amount, err := money.Parse(text)
+	if err != nil {
+		return 0, usageError{fmt.Errorf("--%s: %w", flag, err)}
+	}
+	return amount, nil
+}
+
+func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
+	partner := topup.NewPartner{
+		Name: p.Name, Dialect: topup.Dialect(p.Dialect), PaymentCodes: p.Payees, Login: p.User, Show: topup.Show(p.Show),
+		MayCancel: p.MayCancel,
+	}
+	for _, network := range p.Allow {
+		prefix, err := netip.ParsePrefix(network)
+		if err != nil {
+			return usageError{fmt.Errorf("--allow: %q is not a network such as 192.0.2.0/24", network)}
+		}
+		partner.Allow = append(partner.Allow, prefix)
+	}
+	var err error
+	if partner.Min, err = roubles("min", p.Min); err != nil {
+		return err
+	}
+	if partner.Max, err = roubles("max", p.Max); err != nil {
+		return err
+	}
+	for file, value := range map[string]*string{p.PasswordFile: &partner.Password, p.SecretFile: &partner.Secret} {
+		if file == "" {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		*value = strings.TrimRight(string(data), "\r\n")
+	}
+	if p.LayoutFile != "" {
+		data, err := os.ReadFile(p.LayoutFile)
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(data, &partner.Layout); err != nil {
+			return fmt.Errorf("--layout-file: %w", err)
+		}
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		added, err := topup.AddPartner(ctx, d.pool, partner, time.Now())
+		if err != nil {
+			return err
+		}
+		if p.JSON {
+			return printJSON(c.out, added)
+		}
+		_, err = fmt.Fprintf(c.out, "partner %s: its endpoint is /pay/%s/%s\n", added.Name, added.Dialect, added.Name)
+		return err
+	})
+}
+
+type partnerListCommand struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+func (p *partnerListCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		partners, err := topup.ListPartners(ctx, d.pool)
+		if err != nil {
+			return err
+		}
+		if p.JSON {
+			return printJSON(c.out, partners)
+		}
+		rows := make([][]any, 0, len(partners))
+		for _, partner := range partners {
+			rows = append(rows, []any{
+				partner.Name, partner.Dialect, strings.Join(partner.PaymentCodes, ","), partner.Show, partner.Min, partner.Max,
+			})
+		}
+		return table(c.out, []any{"NAME", "DIALECT", "PAYEES", "SHOWS", "MIN", "MAX"}, rows)
+	})
+}
+
+type ledgerReconcileCommand struct {
+	Partner string `required:"" help:"Whose registry it is."`
+	File    string `arg:"" type:"existingfile" help:"The registry file."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerReconcileCommand) Run(ctx context.Context, c *console) error {
+	file, err := os.Open(l.File)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		jobs, err := insertClient(d.pool)
+		if err != nil {
+			return err
+		}
+		report, err := topup.Reconcile(ctx, d.pool, ledger.NewBook(jobs), l.Partner,
+			topup.File{Name: filepath.Base(l.File), Data: file}, time.Now())
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			err = printJSON(c.out, report)
+		} else {
+			_, err = report.WriteTo(c.out)
+		}
+		if err == nil && report.OpenCount > 0 {
+			return printedError{errors.New("the registry and the books differ")}
+		}
+		return err
+	})
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger/money"
+	"zvonok/templates"
+)
+
+type templatesCommand struct {
+	Operator string `enum:"ru,en," default:"" help:"Print the form operators register, in this language (ru, en)." placeholder:"LANGUAGE"`
+	Lint     bool   `help:"Measure every text with the names in the database: worst case, parts, and what they cost."`
+	JSON     bool   `name:"json" help:"Print JSON."`
+}
+
+// texts are the texts of the settings.
+func (c *Config) texts() (*templates.Texts, error) {
+	if c.Notice.TemplatesFile == "" {
+		return templates.Builtin(), nil
+	}
+	texts, err := templates.Load(c.Notice.TemplatesFile)
+	if err != nil {
+		return nil, fmt.Errorf("notice.templates_file: %w", err)
+	}
+	return texts, nil
+}
+
+func (t *templatesCommand) Run(ctx context.Context, c *console) error {
+	config, err := c.settings()
+	if err != nil {
+		return err
+	}
+	texts, err := config.texts()
+	if err != nil {
+		return err
+	}
+	switch {
+	case t.Operator != "":
+		return t.operatorForm(c, texts)
+	case t.Lint:
+		return c.withDatabase(ctx, func(ctx context.Context, d *database) error { return t.lint(ctx, c, d, config, texts) })
+	}
+	list := texts.Catalogue()
+	if t.JSON {
+		return printJSON(c.out, list)
+	}
+	rows := make([][]any, 0, len(list))
+	for _, entry := range list {
+		where := "SMS"
+		if entry.USSD {
+			where = "USSD"
+		}
+		rows = append(rows, []any{entry.Key, where, strings.Join(entry.Variables, " ")})
+	}
+	return table(c.out, []any{"TEXT", "WHERE", "VARIABLES"}, rows)
+}
+
+func (t *templatesCommand) operatorForm(c *console, texts *templates.Texts) error {
+	form := texts.OperatorForm(templates.Language(t.Operator))
+	if t.JSON {
+		return printJSON(c.out, form)
+	}
+	rows := make([][]any, 0, len(form))
+	for _, entry := range form {
+		rows = append(rows, []any{entry.Key, entry.Text})
+	}
+	return table(c.out, []any{"TEXT", "AS REGISTERED"}, rows)
+}
+
+// lint measures the texts with the names of all children.
+func (t *templatesCommand) lint(ctx context.Context, c *console, d *database, config Config, texts *templates.Texts) error {
+	rows, err := d.pool.Query(ctx, `
+		SELECT DISTINCT given_name, left(family_name, 1) FROM ledger.person WHERE kind = 'pupil' AND left_on IS NULL`)
+	if err != nil {
+		return fmt.Errorf("read the names: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (templates.Name, error) {
+		var n templates.Name
+		err := row.Scan(&n.Given, &n.Family)
+		return n, err
+	})
+	if err != nil {
+		return fmt.Errorf("read the names: %w", err)
+	}
+	var dearest money.Amount
+	for _, o := range config.Operators {
+		if cost, err := money.Parse(o.Cost); err == nil {
+			dearest = max(dearest, cost)
+		}
+	}
+	findings := texts.Lint(names)
+	if t.JSON {
+		return printJSON(c.out, findings)
+	}
+	lines := make([][]any, 0, len(findings))
+	for _, f := range findings {
+		style := string(f.Language)
+		if f.Latin {
+			style += " latin"
+		}
+		lines = append(lines, []any{f.Key, style, f.Length, f.Parts, f.Price(dearest), f.Costly, f.Shortened})
+	}
+	return table(c.out, []any{"TEXT", "LANGUAGE", "LENGTH", "PARTS", "PRICE", "COSTLY NAMES", "SHORTENED"}, lines)
+}
