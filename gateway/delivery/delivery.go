@@ -21,7 +21,8 @@ import (
 const (
 	jobSize = 200 // messages per River job: large enough to cost little, small enough to share the queue
 
-	claimSize = 256 // messages marked 'sending' in one statement
+	claimSize = 256  // messages marked 'sending' in one statement
+	maxFlying = 1024 // of an operator, claimed and without a written outcome: what a crash puts in doubt
 
 	resultBatch = 500                  // outcomes written in one transaction
 	resultWait  = 5 * time.Millisecond // how long the first outcome waits for company

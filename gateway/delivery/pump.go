@@ -155,6 +155,18 @@ func (p *pump) settled(id ID, t *ticket) {
 	defer p.mu.Unlock()
 	delete(p.flying, id)
 	p.landed(t)
+	if len(p.flying) == maxFlying-claimSize {
+		p.nudge() // it has waited for room
+	}
+}
+
+// room is how many messages may be claimed now. What is claimed and not yet
+// written down is what a crash puts in doubt, wherever it is delayed: in the
+// operator's queue, on the line, or on its way into the database.
+func (p *pump) room() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return max(0, maxFlying-len(p.flying))
 }
 
 // landed counts one message of t down; p.mu is held.
@@ -206,7 +218,7 @@ func (p *pump) run(ctx context.Context) {
 	defer ticker.Stop()
 	for {
 		for p.exchange.Ready(p.operator) {
-			claims := p.take(claimSize)
+			claims := p.take(min(claimSize, p.room()))
 			if len(claims) == 0 {
 				break
 			}
