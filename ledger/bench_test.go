@@ -30,7 +30,8 @@ import (
 const (
 	benchWallets = 300_000
 	benchPayees  = 50
-	benchClients = 8
+	benchClients = 8 // of pgbench, and of single postings
+	benchUploads = 4 // batches at a time: more would wait for each other's wallets
 	// benchBurst is how long each of the things compared runs in a round, and
 	// benchRounds how often: their order alternates, the median counts.
 	benchBurst  = 2 * time.Second
@@ -197,27 +198,38 @@ func (x *bench) entry(kind ledger.Kind, from, to ledger.AccountID, amount money.
 	}
 }
 
-// postRate is the postings per second of one burst of calls of size sales each,
-// every call a transaction of its own, to payees providers.
-func (x *bench) postRate(size, payees int) float64 {
+// sales are size sales to payees providers, of wallets picked at random.
+func (x *bench) sales(random *rand.Rand, size, payees int) []ledger.Entry {
+	entries := make([]ledger.Entry, size)
+	for i := range entries {
+		entries[i] = x.entry(ledger.BuffetSale, x.wallets[random.IntN(len(x.wallets))],
+			x.buffets[random.IntN(payees)], money.Amount(1+random.IntN(100_00)))
+	}
+	return entries
+}
+
+// post books entries in a transaction of their own.
+func (x *bench) post(ctx context.Context, entries []ledger.Entry) (verdicts []ledger.Verdict, err error) {
+	err = pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) (err error) {
+		verdicts, err = x.book.Post(ctx, tx, entries)
+		return err
+	})
+	return verdicts, err
+}
+
+// rate is the postings per second of one burst of clients that each make one
+// call after the other, of size sales each.
+func (x *bench) rate(clients, size, payees int, call func(context.Context, []ledger.Entry) ([]ledger.Verdict, error)) float64 {
 	x.Helper()
 	var posted atomic.Int64
 	began := time.Now()
 	group, ctx := errgroup.WithContext(x.Context())
-	for client := range benchClients {
+	for client := range clients {
 		group.Go(func() error {
 			random := rand.New(rand.NewPCG(uint64(client), uint64(x.serial.Load())))
-			entries := make([]ledger.Entry, size)
 			for time.Since(began) < benchBurst {
-				for i := range entries {
-					entries[i] = x.entry(ledger.BuffetSale, x.wallets[random.IntN(len(x.wallets))],
-						x.buffets[random.IntN(payees)], money.Amount(1+random.IntN(100_00)))
-				}
-				var verdicts []ledger.Verdict
-				if err := pgx.BeginFunc(ctx, x.pool, func(tx pgx.Tx) (err error) {
-					verdicts, err = x.book.Post(ctx, tx, entries)
-					return err
-				}); err != nil {
+				verdicts, err := call(ctx, x.sales(random, size, payees))
+				if err != nil {
 					return err
 				}
 				for _, v := range verdicts {
@@ -243,23 +255,38 @@ func median(values []float64) float64 {
 // cluster in the same minute (T20): in each round pgbench runs before and after,
 // and the ratio is to the mean of the two. one/spread compares sales that all go
 // to one provider with sales spread over fifty.
+//
+// single is one posting a transaction from as many clients as pgbench has;
+// gathered is one posting a call from a hundred clients, as single uploads
+// arrive, with the calls that wait at the same time sharing a transaction.
 func BenchmarkPost(b *testing.B) {
 	x := newBench(b)
-	x.postRate(500, benchPayees) // plans and caches
+	x.rate(benchClients, 500, benchPayees, x.post) // plans and caches
 	x.tpcbRate()
+	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 500, Wait: 2 * time.Millisecond, Parallel: 2}, x.post)
+	defer gatherer.Close()
+	gathered := func(ctx context.Context, entries []ledger.Entry) ([]ledger.Verdict, error) {
+		verdict, err := gatherer.Do(ctx, entries[0])
+		return []ledger.Verdict{verdict}, err
+	}
 	for _, row := range []struct {
-		name string
-		size int
-	}{{"single", 1}, {"batch=50", 50}, {"batch=500", 500}} {
+		name          string
+		clients, size int
+		call          func(context.Context, []ledger.Entry) ([]ledger.Verdict, error)
+	}{
+		{"single", benchClients, 1, x.post},
+		{"gathered", 100, 1, gathered},
+		{"batch=50", benchUploads, 50, x.post},
+		{"batch=500", benchUploads, 500, x.post},
+	} {
 		b.Run(row.name, func(b *testing.B) {
 			for b.Loop() {
 				var rates, ratios, shared []float64
 				for range benchRounds {
 					before := x.tpcbRate()
-					spread := x.postRate(row.size, benchPayees)
-					one := x.postRate(row.size, 1)
-					again := x.postRate(row.size, benchPayees)
-					spread = (spread + again) / 2
+					spread := x.rate(row.clients, row.size, benchPayees, row.call)
+					one := x.rate(row.clients, row.size, 1, row.call)
+					spread = (spread + x.rate(row.clients, row.size, benchPayees, row.call)) / 2
 					after := x.tpcbRate()
 					rates, shared = append(rates, spread), append(shared, one/spread)
 					if before > 0 && after > 0 {

@@ -895,44 +895,40 @@ DECLARE
     v_wallet bigint := CASE WHEN debited THEN p_debit ELSE p_credit END;
     v_system bigint := CASE WHEN debited THEN p_credit ELSE p_debit END;
     v_delta  bigint := CASE WHEN debited THEN -p_amount ELSE p_amount END;
-    v_rule   record;
     v_has    record;
-    v_gate   record;
     v_id     bigint;
 BEGIN
     <<straight>>
     BEGIN
-        SELECT u.may_owe, u.while_closed OR p_forced AS while_closed, u.told INTO v_rule
+        -- Each statement costs as much to begin as to do, so there are three.
+        -- The first moves the wallet, if all is in order, and then holds the day open.
+        UPDATE ledger.balance b
+           SET posted = b.posted + v_delta, ver = b.ver + 1,
+               floor = CASE WHEN p_forced OR NOT debited THEN least(b.policy_floor, b.posted + v_delta) ELSE b.floor END
           FROM ledger.account a
           JOIN ledger.posting_rule u
             ON u.kind = p_kind
            AND u.debit_kind = CASE WHEN debited THEN 'wallet' ELSE a.kind END
            AND u.credit_kind = CASE WHEN debited THEN a.kind ELSE 'wallet' END
-         WHERE a.id = v_system AND a.kind <> 'wallet'
-           AND (u.may_force OR NOT p_forced) AND p_amount BETWEEN u.min_amount AND u.max_amount;
-        EXIT straight WHEN NOT FOUND;
-
-        UPDATE ledger.balance b
-           SET posted = b.posted + v_delta, ver = b.ver + 1,
-               floor = CASE WHEN p_forced OR NOT debited THEN least(b.policy_floor, b.posted + v_delta) ELSE b.floor END
-         WHERE b.account_id = v_wallet
-           AND (v_rule.while_closed OR NOT b.closed)
-           AND (p_forced OR NOT debited OR ledger.debit_allowed(v_rule.may_owe,
+         WHERE b.account_id = v_wallet AND a.id = v_system AND a.kind <> 'wallet'
+           AND p_amount BETWEEN u.min_amount AND u.max_amount
+           AND (u.may_force OR NOT p_forced)
+           AND (u.while_closed OR p_forced OR NOT b.closed)
+           AND (p_forced OR NOT debited OR ledger.debit_allowed(u.may_owe,
                     b.posted - b.held, b.posted - b.held - p_amount, b.policy_floor))
-        RETURNING b.posted, b.ver, b.low_mark, b.high_mark INTO v_has;
+        RETURNING b.posted, b.ver, b.low_mark, b.high_mark, u.told,
+                  pg_advisory_xact_lock_shared(1819239273, p_day - date '2000-01-01') IS NULL
+          INTO v_has;
         EXIT straight WHEN NOT FOUND;
 
-        PERFORM pg_advisory_xact_lock_shared(1819239273, p_day - date '2000-01-01');
-        SELECT g.closed_through, g.xid_base INTO v_gate FROM ledger.gate g;
-        booking_day := p_day;
-        IF p_day > v_gate.closed_through THEN
-            v_id := nextval('ledger.posting_id');
-            INSERT INTO ledger.idem (source, ext_id, posting_id, booking_day, body_hash)
-            VALUES (p_source, p_ext, v_id, p_day,
-                    ledger.body_hash(p_kind, p_debit, p_credit, p_amount, p_subject, NULL))
-            ON CONFLICT (source, ext_id) DO NOTHING;
-        END IF;
-        IF v_id IS NULL OR NOT FOUND THEN
+        INSERT INTO ledger.idem (source, ext_id, posting_id, booking_day, body_hash)
+        SELECT p_source, p_ext, nextval('ledger.posting_id'), p_day,
+               ledger.body_hash(p_kind, p_debit, p_credit, p_amount, p_subject, NULL)
+          FROM ledger.gate g
+         WHERE p_day > g.closed_through
+        ON CONFLICT (source, ext_id) DO NOTHING
+        RETURNING posting_id INTO v_id;
+        IF NOT FOUND THEN
             -- The id is taken or the day closed: put the wallet back as it was.
             UPDATE ledger.balance b
                SET posted = b.posted - v_delta, ver = b.ver - 1, floor = least(b.policy_floor, b.posted - v_delta)
@@ -948,15 +944,17 @@ BEGIN
         INSERT INTO ledger.posting (id, event_id, amount, debit_id, credit_id, debit_after, credit_after,
                                     subject_id, occurred_at, posted_at, xid, booking_day,
                                     debit_ver, credit_ver, kind, source, ext_id, forced)
-        VALUES (v_id, p_event, p_amount, p_debit, p_credit, debit_after, credit_after,
-                p_subject, p_occurred, clock_timestamp(), v_gate.xid_base + pg_current_xact_id()::text::bigint, p_day,
-                CASE WHEN debited THEN v_has.ver END, CASE WHEN NOT debited THEN v_has.ver END,
-                p_kind, p_source, p_ext, p_forced);
+        SELECT v_id, p_event, p_amount, p_debit, p_credit, debit_after, credit_after,
+               p_subject, p_occurred, clock_timestamp(), g.xid_base + pg_current_xact_id()::text::bigint, p_day,
+               CASE WHEN debited THEN v_has.ver END, CASE WHEN NOT debited THEN v_has.ver END,
+               p_kind, p_source, p_ext, p_forced
+          FROM ledger.gate g;
+        booking_day := p_day;
         ord := 1;
         verdict := 'posted';
         posting_id := v_id;
         event_id := p_event;
-        told := v_rule.told;
+        told := v_has.told;
         RETURN NEXT;
 
         IF v_has.posted < v_has.low_mark OR v_has.posted > v_has.high_mark THEN
