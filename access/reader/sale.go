@@ -34,7 +34,8 @@ func (s *storing) bookSales(ctx context.Context, tx pgx.Tx) error {
 			Items: mealItems(f.sale.items), Total: f.sale.total, At: f.at, Device: int64(f.device.ID), Seq: f.seq,
 			Building: f.device.BuildingID,
 			// The device reports what has happened: it is booked whatever the balance (D11).
-			Mode: ledger.Offline,
+			Mode:   ledger.Offline,
+			Silent: f.silent,
 		}
 		of, sales = append(of, i), append(sales, sold)
 	}

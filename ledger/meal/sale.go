@@ -37,6 +37,9 @@ type Sale struct {
 	// Mode is ledger.Offline for a sale that has been served already, and
 	// ledger.Online, also when empty, for one that may still be refused.
 	Mode ledger.Mode
+	// Silent: the device's clock was off by more than an hour, so At proves
+	// nothing. The sale is booked and nobody is told of it.
+	Silent bool
 }
 
 // Code is the outcome of a sale.

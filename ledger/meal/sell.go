@@ -335,7 +335,7 @@ func deleteRations(ctx context.Context, tx pgx.Tx, events []int64) error {
 	return nil
 }
 
-// store writes the sales that were booked, and announces them.
+// store writes the sales that were booked, and announces those that may be told of.
 func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	var list []*sale
 	for _, s := range all {
@@ -353,7 +353,7 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	times, days, offline := make([]time.Time, n), make([]time.Time, n), make([]bool, n)
 	kinds, meals, booked, payees := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	items := make([]*string, n)
-	fact := Sold{EventIDs: events, From: list[0].day, To: list[0].day}
+	fact := Sold{}
 	for i, s := range list {
 		events[i], postings[i], people[i] = int64(s.Event), int64(s.posting), int64(s.Person)
 		organisations[i], devices[i], seqs[i], totals[i] = int64(s.guest.organisation), s.Device, s.Seq, int64(s.Total)
@@ -373,12 +373,16 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 			text := string(lines)
 			items[i] = &text
 		}
-		if s.day.Before(fact.From) {
+		if s.Silent {
+			continue
+		}
+		if len(fact.EventIDs) == 0 || s.day.Before(fact.From) {
 			fact.From = s.day
 		}
 		if s.day.After(fact.To) {
 			fact.To = s.day
 		}
+		fact.EventIDs = append(fact.EventIDs, int64(s.Event))
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
@@ -393,6 +397,9 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		events, postings, people, organisations, buildings, devices, seqs, totals,
 		balances, times, days, offline, kinds, meals, booked, payees, items); err != nil {
 		return fmt.Errorf("store %d sales: %w", n, err)
+	}
+	if len(fact.EventIDs) == 0 {
+		return nil
 	}
 	return c.announce(ctx, tx, fact)
 }
