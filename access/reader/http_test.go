@@ -414,3 +414,33 @@ func TestAnUploadThatIsClosedAfterwardsIsAnsweredWith503(t *testing.T) {
 		t.Error("it does not say when to come again")
 	}
 }
+
+func TestASaleByAClockThatIsWrongByHoursIsBookedAndToldToNobody(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		skew time.Duration // how far the device's clock is behind
+		told int
+	}{
+		"a right clock":    {0, 1},
+		"two hours behind": {2 * time.Hour, 0},
+		"two hours ahead":  {-2 * time.Hour, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, 1)
+			s.wallet(s.people[0], 100_00)
+			at := morning.Add(-30*time.Second - test.skew)
+			r := s.door.uploadAt(morning.Add(-test.skew), fmt.Sprintf(
+				`{"seq":1,"type":"sale","card":%q,"kind":"buffet","total":"35.00","at":%q}`, uid(1), at.Format(time.RFC3339)))
+			if !slices.Equal(r.Acknowledged, []int64{1}) {
+				t.Fatalf("answer %s", r.body)
+			}
+			if n := s.count(`SELECT count(*) FROM meal.sale`); n != 1 {
+				t.Errorf("%d sales are booked, want 1: a sale is never lost", n)
+			}
+			if n := s.count(`SELECT count(*) FROM river.river_job WHERE kind = 'meal_sold'`); n != test.told {
+				t.Errorf("%d jobs tell of it, want %d", n, test.told)
+			}
+		})
+	}
+}
