@@ -69,6 +69,15 @@ type Sold struct {
 // Kind names the job.
 func (Sold) Kind() string { return "meal_sold" }
 
+// Stopped is the fact that limits or bans of the parents stopped purchases:
+// rows of meal.blocked, which StoppedPurchases reads. Nothing was sold.
+type Stopped struct {
+	EventIDs []int64 `json:"event_ids"`
+}
+
+// Kind names the job.
+func (Stopped) Kind() string { return "meal_stopped" }
+
 // Canteen sells. Its fields are set once, before use.
 type Canteen struct {
 	// OfflineCap is how much of a child's offline sales of one day goes to the

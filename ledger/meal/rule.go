@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/ledger"
 	"zvonok/ledger/money"
@@ -283,7 +284,7 @@ func (c *Canteen) heedParents(ctx context.Context, tx pgx.Tx, all []*sale) error
 		}
 		r.Spent += s.Total
 	}
-	return noteBlocked(ctx, tx, stopped)
+	return c.noteBlocked(ctx, tx, stopped)
 }
 
 // blocked is a purchase that a rule of the parents stopped.
@@ -297,7 +298,14 @@ type blocked struct {
 	at     time.Time
 }
 
-func noteBlocked(ctx context.Context, q pg.Querier, list []blocked) error {
+// attemptWindow is how long the same child's same purchase, stopped at the same
+// till by the same rule, is one attempt: a child who asks three times is told
+// of once.
+const attemptWindow = 10 * time.Minute
+
+// noteBlocked writes stopped purchases down and announces them in the same
+// transaction, but for those that repeat an attempt.
+func (c *Canteen) noteBlocked(ctx context.Context, tx pgx.Tx, list []blocked) error {
 	if len(list) == 0 {
 		return nil
 	}
@@ -308,15 +316,29 @@ func noteBlocked(ctx context.Context, q pg.Querier, list []blocked) error {
 		events[i], people[i], devices[i], totals[i] = int64(b.event), int64(b.person), b.device, int64(b.total)
 		reasons[i], values[i], times[i] = string(b.reason), b.value, b.at
 	}
-	if _, err := q.Exec(ctx, `
+	rows, err := tx.Query(ctx, `
 		INSERT INTO meal.blocked (event_id, person_id, device_id, reason, value, total, at)
-		SELECT i.event_id, i.person_id, i.device_id, i.reason, i.value, i.total, i.at
+		SELECT DISTINCT ON (i.person_id, i.device_id, i.reason, i.value)
+		       i.event_id, i.person_id, i.device_id, i.reason, i.value, i.total, i.at
 		  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::text[], $5::text[], $6::bigint[], $7::timestamptz[])
 		       AS i (event_id, person_id, device_id, reason, value, total, at)
-		ON CONFLICT (event_id) DO NOTHING`, events, people, devices, reasons, values, totals, times); err != nil {
+		 WHERE NOT EXISTS (SELECT FROM meal.blocked b
+		                    WHERE b.person_id = i.person_id AND b.at > i.at - $8::interval AND b.at <= i.at
+		                      AND (b.device_id, b.reason, b.value) = (i.device_id, i.reason, i.value))
+		 ORDER BY i.person_id, i.device_id, i.reason, i.value, i.at
+		ON CONFLICT (event_id) DO NOTHING
+		RETURNING event_id`, events, people, devices, reasons, values, totals, times, attemptWindow)
+	if err != nil {
 		return fmt.Errorf("note blocked purchases: %w", err)
 	}
-	return nil
+	fact := Stopped{}
+	if fact.EventIDs, err = pgx.CollectRows(rows, pgx.RowTo[int64]); err != nil {
+		return fmt.Errorf("note blocked purchases: %w", err)
+	}
+	if len(fact.EventIDs) == 0 {
+		return nil
+	}
+	return c.announce(ctx, tx, fact)
 }
 
 // Ask is a question of a till before it sells.
@@ -345,8 +367,9 @@ type Answer struct {
 }
 
 // Authorize tells a till whether a sale would be booked now. It books nothing;
-// a purchase that a rule of the parents stops is noted as a fact for them.
-func (c *Canteen) Authorize(ctx context.Context, q pg.Querier, ask Ask) (Answer, error) {
+// a purchase that a rule of the parents stops is noted as a fact for them and
+// announced, in a transaction of its own.
+func (c *Canteen) Authorize(ctx context.Context, q *pgxpool.Pool, ask Ask) (Answer, error) {
 	var answer Answer
 	no := func(v Verdict) (Answer, error) {
 		answer.Allow, answer.Reason, answer.Message = false, v.Code, v.Message
@@ -423,7 +446,7 @@ func (c *Canteen) Authorize(ctx context.Context, q pg.Querier, ask Ask) (Answer,
 }
 
 func (c *Canteen) authorizeByRules(
-	ctx context.Context, q pg.Querier, ask Ask, organisation ledger.OrganisationID, day time.Time, answer *Answer,
+	ctx context.Context, q *pgxpool.Pool, ask Ask, organisation ledger.OrganisationID, day time.Time, answer *Answer,
 ) (Verdict, error) {
 	rules, err := RulesOf(ctx, q, []ledger.PersonID{ask.Person}, []time.Time{day})
 	if err != nil {
@@ -450,12 +473,14 @@ func (c *Canteen) authorizeByRules(
 	if verdict.Code == "" {
 		return verdict, nil
 	}
-	events, err := ledger.NextEventIDs(ctx, q, 1)
-	if err != nil {
-		return Verdict{}, err
-	}
-	stopped := blocked{events[0], ask.Person, ask.Device, verdict.Code, value, ask.Total, ask.At}
-	return verdict, noteBlocked(ctx, q, []blocked{stopped})
+	return verdict, pgx.BeginFunc(ctx, q, func(tx pgx.Tx) error {
+		events, err := ledger.NextEventIDs(ctx, tx, 1)
+		if err != nil {
+			return err
+		}
+		stopped := blocked{events[0], ask.Person, ask.Device, verdict.Code, value, ask.Total, ask.At}
+		return c.noteBlocked(ctx, tx, []blocked{stopped})
+	})
 }
 
 // Blocked is a purchase that a rule of the parents stopped.
@@ -470,16 +495,10 @@ type Blocked struct {
 	At    time.Time
 }
 
-// BlockedPurchases returns the purchases of a child that were stopped from one
-// moment to before another, the newest first.
-func BlockedPurchases(
-	ctx context.Context, q pg.Querier, person ledger.PersonID, from, to time.Time,
-) ([]Blocked, error) {
-	rows, err := q.Query(ctx, `
-		SELECT event_id, person_id, reason, value, total, at
-		  FROM meal.blocked
-		 WHERE person_id = $1 AND at >= $2 AND at < $3
-		 ORDER BY at DESC, event_id DESC`, person, from, to)
+const blockedColumns = `event_id, person_id, reason, value, total, at`
+
+func readBlocked(ctx context.Context, q pg.Querier, query string, args ...any) ([]Blocked, error) {
+	rows, err := q.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("read blocked purchases: %w", err)
 	}
@@ -488,4 +507,23 @@ func BlockedPurchases(
 		return nil, fmt.Errorf("read blocked purchases: %w", err)
 	}
 	return list, nil
+}
+
+// StoppedPurchases returns the purchases that a Stopped job tells of, in the
+// order of their events.
+func StoppedPurchases(ctx context.Context, q pg.Querier, fact Stopped) ([]Blocked, error) {
+	return readBlocked(ctx, q, `
+		SELECT `+blockedColumns+` FROM meal.blocked WHERE event_id = ANY ($1) ORDER BY event_id`, fact.EventIDs)
+}
+
+// BlockedPurchases returns the purchases of a child that were stopped from one
+// moment to before another, the newest first.
+func BlockedPurchases(
+	ctx context.Context, q pg.Querier, person ledger.PersonID, from, to time.Time,
+) ([]Blocked, error) {
+	return readBlocked(ctx, q, `
+		SELECT `+blockedColumns+`
+		  FROM meal.blocked
+		 WHERE person_id = $1 AND at >= $2 AND at < $3
+		 ORDER BY at DESC, event_id DESC`, person, from, to)
 }

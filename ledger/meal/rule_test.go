@@ -3,6 +3,7 @@ package meal_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -176,5 +177,72 @@ func TestATillIsToldWhatASaleWouldGet(t *testing.T) {
 	}
 	if n := c.count(`SELECT count(*) FROM meal.blocked`); n != 2 {
 		t.Errorf("%d stopped purchases are noted", n)
+	}
+}
+
+// The parents hear of an attempt once, by a job of the transaction that notes it.
+func TestAStoppedPurchaseIsAnnouncedOncePerAttempt(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 100_00)
+	limit := money.Amount(60_00)
+	c.setLimit(c.payer, &limit)
+	told := func() (events []int64) {
+		t.Helper()
+		rows, err := c.pool.Query(t.Context(), `SELECT args FROM river.river_job WHERE kind = 'meal_stopped' ORDER BY id`)
+		c.must(err)
+		facts, err := pgx.CollectRows(rows, pgx.RowTo[meal.Stopped])
+		c.must(err)
+		for _, fact := range facts {
+			events = append(events, fact.EventIDs...)
+		}
+		return events
+	}
+	ask := meal.Ask{Person: c.payer, Kind: meal.Buffet, Total: 70_00, Device: 1, At: noon}
+	for _, step := range []struct {
+		name string
+		at   time.Time
+		till int64
+		want int // attempts announced so far
+	}{
+		{"the first attempt", noon, 1, 1},
+		{"the same once more", noon.Add(time.Minute), 1, 1},
+		{"at another till", noon.Add(2 * time.Minute), 2, 2},
+		{"in the next break", noon.Add(time.Hour), 1, 3},
+	} {
+		ask.At, ask.Device = step.at, step.till
+		answer, err := c.Authorize(t.Context(), c.pool, ask)
+		c.must(err)
+		if answer.Reason != meal.CodeOverLimit {
+			t.Fatalf("%s is %+v", step.name, answer)
+		}
+		if got := len(told()); got != step.want {
+			t.Errorf("after %s %d attempts are announced, want %d", step.name, got, step.want)
+		}
+	}
+	twice := []meal.Sale{c.sale(c.payer, meal.Buffet, "", 70_00), c.sale(c.payer, meal.Buffet, "", 70_00)}
+	for i := range twice {
+		twice[i].At = noon.Add(3 * time.Hour)
+	}
+	c.sell(twice...)
+	events := told()
+	if len(events) != 4 {
+		t.Fatalf("announced %v", events)
+	}
+	stopped, err := meal.StoppedPurchases(t.Context(), c.pool, meal.Stopped{EventIDs: events})
+	c.must(err)
+	if len(stopped) != 4 || stopped[0].Person != c.payer || stopped[0].Reason != meal.CodeOverLimit || stopped[3].Total != 70_00 {
+		t.Errorf("stopped %+v", stopped)
+	}
+	// What is rolled back was never announced.
+	tx, err := c.pool.Begin(t.Context())
+	c.must(err)
+	late := c.sale(c.payer, meal.Buffet, "", 70_00)
+	late.At = noon.Add(5 * time.Hour)
+	_, err = c.Sell(t.Context(), tx, []meal.Sale{late})
+	c.must(err)
+	c.must(tx.Rollback(t.Context()))
+	if got := told(); len(got) != 4 {
+		t.Errorf("a rolled back attempt was announced: %v", got)
 	}
 }

@@ -124,7 +124,8 @@ CREATE TABLE meal.product (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON meal.product TO zvonok_app;
 
--- A purchase that a limit, a ban or an empty wallet stopped: a fact the parents may be told.
+-- A purchase that a limit (over_limit) or a ban (banned) of the parents stopped:
+-- a fact they may be told.
 CREATE TABLE meal.blocked (
     event_id  bigint PRIMARY KEY,
     person_id bigint NOT NULL,
