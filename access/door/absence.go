@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 
 	"zvonok/access"
@@ -19,7 +20,8 @@ import (
 // usual minute, or a reader that says nothing, is more likely our fault than an
 // epidemic (fault row 59).
 const (
-	fewArrivals  = 60                  // per cent of the usual number
+	fewArrivals  = 60                  // per cent of the usual number, of all readers and of each
+	fewAtReader  = 5                   // people; below this a reader's number is chance, unless it is none at all
 	usualDays    = 10                  // school days that say what is usual
 	usualPeriod  = 30 * 24 * time.Hour // in which they are looked for
 	absenceGrace = 2 * time.Hour       // a check that comes later than this is not news any more
@@ -46,16 +48,20 @@ const (
 
 // AbsenceBatch is who of an organisation had not come by the set time of a day.
 type AbsenceBatch struct {
-	ID           int64
-	Organisation ledger.OrganisationID
-	Day          time.Time
-	MadeAt       time.Time
-	State        AbsenceState
+	ID           int64                 `json:"id"`
+	Organisation ledger.OrganisationID `json:"-"`
+	Code         string                `json:"organisation"` // of the organisation, as the registry has it
+	Day          time.Time             `json:"day"`
+	MadeAt       time.Time             `json:"made_at"`
+	State        AbsenceState          `json:"state"`
 	// Cause is why it was held: few_arrivals or silent_reader; empty when it was not.
-	Cause string
+	Cause string `json:"cause"`
 	// Arrived had come by then; Usual is the median of the last school days.
-	Arrived, Usual int
-	Missing        int
+	Arrived   int       `json:"arrived"`
+	Usual     int       `json:"usual"`
+	Missing   int       `json:"missing"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+	DecidedBy string    `json:"decided_by,omitempty"`
 }
 
 // SetAbsenceRule sets by when pupils must have come; nil switches the news off.
@@ -76,26 +82,64 @@ func SetAbsenceRule(
 	return nil
 }
 
+// AbsenceRule is by when an organisation wants its pupils to have come.
+type AbsenceRule struct {
+	Organisation ledger.OrganisationID
+	Code         string // of the organisation, as the registry has it
+	By           ledger.ClockTime
+}
+
+// AbsenceRules lists the organisations that tell parents of absences, by code.
+func AbsenceRules(ctx context.Context, q pg.Querier) ([]AbsenceRule, error) {
+	rows, err := q.Query(ctx, `
+		SELECT o.id, o.code, r.by_time - time '00:00'
+		  FROM door.absence_rule r JOIN ledger.organisation o ON o.id = r.organisation_id ORDER BY o.code`)
+	if err != nil {
+		return nil, fmt.Errorf("list when pupils must have come: %w", err)
+	}
+	rules, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (AbsenceRule, error) {
+		var (
+			r  AbsenceRule
+			by time.Duration
+		)
+		err := row.Scan(&r.Organisation, &r.Code, &by)
+		r.By = ledger.ClockTime(by)
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list when pupils must have come: %w", err)
+	}
+	return rules, nil
+}
+
 // CheckAbsence looks for organisations whose set time has passed today and were
 // not looked at yet, and makes their batches: released at once when all looks as
 // usual, held otherwise. It is to be called every minute; any number of
-// processes may do so. It returns the batches it made.
-func (r *Recorder) CheckAbsence(ctx context.Context, tx pgx.Tx, now time.Time) ([]AbsenceBatch, error) {
-	due, err := dueAbsences(ctx, tx, now)
+// processes may do so: the first one's batch of an organisation and day is the
+// only one. Each organisation is a transaction of its own, so that trouble with
+// one holds up no other; the error names all trouble. It returns the batches it made.
+func (r *Recorder) CheckAbsence(ctx context.Context, pool *pgxpool.Pool, now time.Time) ([]AbsenceBatch, error) {
+	due, err := dueAbsences(ctx, pool, now)
 	if err != nil {
 		return nil, err
 	}
-	var made []AbsenceBatch
+	var (
+		made    []AbsenceBatch
+		trouble []error
+	)
 	for _, d := range due { // a handful in any minute, once a day each
-		batch, ok, err := r.makeAbsence(ctx, tx, d, now)
+		err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+			batch, ok, err := r.makeAbsence(ctx, tx, d, now)
+			if ok && err == nil {
+				made = append(made, batch)
+			}
+			return err
+		})
 		if err != nil {
-			return nil, err
-		}
-		if ok {
-			made = append(made, batch)
+			trouble = append(trouble, err)
 		}
 	}
-	return made, nil
+	return made, errors.Join(trouble...)
 }
 
 // dueAbsence is an organisation whose set time has passed today.
@@ -152,7 +196,7 @@ func (r *Recorder) makeAbsence(
 		}
 	}
 	batch = AbsenceBatch{
-		Organisation: d.organisation, Day: d.day, MadeAt: now, State: Released, Missing: len(missing),
+		Organisation: d.organisation, Code: a.Organisation.Code, Day: d.day, MadeAt: now, State: Released, Missing: len(missing),
 	}
 	silent, err := batch.compare(ctx, tx, pupils, d, a.Organisation.Location)
 	if err != nil {
@@ -195,7 +239,8 @@ func (r *Recorder) makeAbsence(
 }
 
 // compare counts who had come by the set time, today and on the last school
-// days, and tells whether a reader that usually has passes by then has none.
+// days, and tells whether a reader is silent: today it saw nobody, or far fewer
+// than it usually sees by then, as one does that lost its network at ten to nine.
 func (b *AbsenceBatch) compare(
 	ctx context.Context, q pg.Querier, pupils []int64, d dueAbsence, zone *time.Location,
 ) (silent bool, err error) {
@@ -211,8 +256,8 @@ func (b *AbsenceBatch) compare(
 	}
 	var (
 		today      = dayNumber(d.day)
-		arrivals   = map[int64]int{}
-		byReader   = map[int64]map[int64]bool{} // day, device
+		arrivals   = map[int64]int{}           // by day
+		byReader   = map[int64]map[int64]int{} // by device and day
 		day        time.Time
 		device     *int64
 		people     int
@@ -227,10 +272,10 @@ func (b *AbsenceBatch) compare(
 			}
 			return nil
 		}
-		if byReader[n] == nil {
-			byReader[n] = map[int64]bool{}
+		if byReader[*device] == nil {
+			byReader[*device] = map[int64]int{}
 		}
-		byReader[n][*device] = true
+		byReader[*device][n] = people
 		return nil
 	})
 	if err != nil {
@@ -242,22 +287,23 @@ func (b *AbsenceBatch) compare(
 	if len(schooldays) == 0 {
 		return false, nil // nothing is known to be usual yet
 	}
-	counts := make([]int, len(schooldays))
-	seen := map[int64]int{} // on how many of the days each reader had passes
-	for i, n := range schooldays {
-		counts[i] = arrivals[n]
-		for reader := range byReader[n] {
-			seen[reader]++
-		}
-	}
-	slices.Sort(counts)
-	b.Usual = counts[len(counts)/2]
-	for reader, days := range seen {
-		if 2*days > len(schooldays) && !byReader[today][reader] {
-			silent = true
-		}
+	b.Usual = median(arrivals, schooldays)
+	for _, counts := range byReader {
+		usual := median(counts, schooldays)
+		silent = silent || usual > 0 && counts[today] == 0 ||
+			usual >= fewAtReader && 100*counts[today] < fewArrivals*usual
 	}
 	return silent, nil
+}
+
+// median is the middle one of the counts of these days; a day without one counts as 0.
+func median(counts map[int64]int, days []int64) int {
+	sorted := make([]int, len(days))
+	for i, day := range days {
+		sorted[i] = counts[day]
+	}
+	slices.Sort(sorted)
+	return sorted[len(sorted)/2]
 }
 
 // tellAbsence inserts the job of a released batch.
@@ -277,18 +323,43 @@ func (r *Recorder) tellAbsence(ctx context.Context, tx pgx.Tx, batch int64) erro
 	return nil
 }
 
-// HeldAbsences lists the batches that wait for a person, the oldest first.
-func HeldAbsences(ctx context.Context, q pg.Querier) ([]AbsenceBatch, error) {
+// HeldAbsences lists the batches that wait for a person, the oldest first, of one
+// organisation or, for 0, of all.
+func HeldAbsences(ctx context.Context, q pg.Querier, organisation ledger.OrganisationID) ([]AbsenceBatch, error) {
+	return readBatches(ctx, q, `b.state = 'held' AND ($1 = 0 OR b.organisation_id = $1) ORDER BY b.made_at, b.id`, organisation)
+}
+
+// AbsencesSince lists all batches from a day on, the latest first, of one
+// organisation or, for 0, of all.
+func AbsencesSince(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, day time.Time,
+) ([]AbsenceBatch, error) {
+	return readBatches(ctx, q, `($1 = 0 OR b.organisation_id = $1) AND b.day >= $2 ORDER BY b.day DESC, b.id DESC`,
+		organisation, day)
+}
+
+func readBatches(ctx context.Context, q pg.Querier, condition string, args ...any) ([]AbsenceBatch, error) {
 	rows, err := q.Query(ctx, `
-		SELECT id, organisation_id, day, made_at, state, cause, arrived, usual,
-		       (SELECT count(*) FROM door.absence a WHERE a.batch_id = b.id)
-		  FROM door.absence_batch b WHERE state = 'held' ORDER BY made_at, id`)
+		SELECT b.id, b.organisation_id, o.code, b.day, b.made_at, b.state, b.cause, b.arrived, b.usual,
+		       (SELECT count(*) FROM door.absence a WHERE a.batch_id = b.id), b.decided_at, coalesce(b.decided_by, '')
+		  FROM door.absence_batch b
+		  JOIN ledger.organisation o ON o.id = b.organisation_id
+		 WHERE `+condition, args...)
 	if err != nil {
-		return nil, fmt.Errorf("list the held absences: %w", err)
+		return nil, fmt.Errorf("list batches of absences: %w", err)
 	}
-	batches, err := pgx.CollectRows(rows, pgx.RowToStructByPos[AbsenceBatch])
+	batches, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (AbsenceBatch, error) {
+		var (
+			b       AbsenceBatch
+			decided *time.Time
+		)
+		err := row.Scan(&b.ID, &b.Organisation, &b.Code, &b.Day, &b.MadeAt, &b.State, &b.Cause, &b.Arrived, &b.Usual,
+			&b.Missing, &decided, &b.DecidedBy)
+		b.DecidedAt = orZero(decided)
+		return b, err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("list the held absences: %w", err)
+		return nil, fmt.Errorf("list batches of absences: %w", err)
 	}
 	return batches, nil
 }
@@ -297,17 +368,19 @@ func HeldAbsences(ctx context.Context, q pg.Querier) ([]AbsenceBatch, error) {
 var ErrNotHeld = errors.New("no such held batch of absences")
 
 // DecideAbsence releases a held batch, so that the parents are told, or cancels
-// it. It returns [ErrNotHeld].
+// it; organisation is whose it must be, 0 for any. It returns [ErrNotHeld].
 func (r *Recorder) DecideAbsence(
-	ctx context.Context, tx pgx.Tx, batch int64, release bool, by access.Actor, now time.Time,
+	ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID, batch int64, release bool,
+	by access.Actor, now time.Time,
 ) error {
 	state := Cancelled
 	if release {
 		state = Released
 	}
 	tag, err := tx.Exec(ctx, `
-		UPDATE door.absence_batch SET state = $2, decided_at = $3, decided_by = $4 WHERE id = $1 AND state = 'held'`,
-		batch, state, now, by.String())
+		UPDATE door.absence_batch SET state = $2, decided_at = $3, decided_by = $4
+		 WHERE id = $1 AND state = 'held' AND ($5 = 0 OR organisation_id = $5)`,
+		batch, state, now, by.String(), organisation)
 	if err != nil {
 		return fmt.Errorf("decide on the absences %d: %w", batch, err)
 	}
@@ -322,24 +395,30 @@ func (r *Recorder) DecideAbsence(
 
 // AbsentPupil is a fact of which the parents are told: somebody had not come.
 type AbsentPupil struct {
-	Event  ledger.EventID
-	Person ledger.PersonID
-	At     time.Time // the time by which the pupil was to come
-	// Came is set when the pupil has come since, so that nobody is frightened late.
-	Came bool
+	Event        ledger.EventID
+	Person       ledger.PersonID
+	Organisation ledger.OrganisationID
+	Zone         string    // of the organisation
+	At           time.Time // the time by which the pupil was to come
+	// Came is set when the pupil has come since, Excused when somebody has said
+	// why not, so that nobody is frightened late.
+	Came, Excused bool
 }
 
-// Absences reads the facts that a job names.
+// Absences reads the facts that a job names, as they look now.
 func Absences(ctx context.Context, q pg.Querier, job Missed) ([]AbsentPupil, error) {
 	rows, err := q.Query(ctx, `
-		SELECT a.event_id, a.person_id, a.at,
+		SELECT a.event_id, a.person_id, o.id, o.time_zone, a.at,
 		       EXISTS (SELECT FROM door.pass p
-		                WHERE p.person_id = a.person_id AND p.at >= a.at - interval '12 hours'
-		                  AND p.at < a.at + interval '12 hours' AND p.direction = 1
-		                  AND (p.at AT TIME ZONE o.time_zone)::date = (a.at AT TIME ZONE o.time_zone)::date)
+		                WHERE p.person_id = a.person_id AND p.direction = 1
+		                  AND p.at >= b.day::timestamp AT TIME ZONE o.time_zone
+		                  AND p.at < (b.day + 1)::timestamp AT TIME ZONE o.time_zone),
+		       EXISTS (SELECT FROM door.excuse e
+		                WHERE e.person_id = a.person_id AND e.withdrawn_at IS NULL
+		                  AND b.day BETWEEN e.first_day AND e.last_day)
 		  FROM door.absence a
-		  JOIN ledger.person s ON s.id = a.person_id
-		  JOIN ledger.organisation o ON o.id = s.organisation_id
+		  JOIN door.absence_batch b ON b.id = a.batch_id
+		  JOIN ledger.organisation o ON o.id = b.organisation_id
 		 WHERE a.event_id = ANY($1)
 		 ORDER BY a.event_id`, job.EventIDs)
 	if err != nil {

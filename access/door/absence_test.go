@@ -2,6 +2,8 @@ package door_test
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,12 +31,8 @@ func (c *town) arrive(t testing.TB, s school, day, people int, readers ...int64)
 // check runs CheckAbsence at a moment.
 func (c *town) check(t testing.TB, now time.Time) []door.AbsenceBatch {
 	t.Helper()
-	var batches []door.AbsenceBatch
-	must(t, pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
-		var err error
-		batches, err = c.recorder.CheckAbsence(t.Context(), tx, now)
-		return err
-	}))
+	batches, err := c.recorder.CheckAbsence(t.Context(), c.pool, now)
+	must(t, err)
 	return batches
 }
 
@@ -62,6 +60,7 @@ func TestTheNewsOfAbsencesIsHeldWhenTheFaultMayBeOurs(t *testing.T) {
 		{"five of ten came", 5, []int64{1, 2}, door.Held, "few_arrivals"},
 		{"nobody came: the readers are dead", 0, []int64{1}, door.Held, "few_arrivals"},
 		{"nearly all came, and one reader said nothing", 9, []int64{1}, door.Held, "silent_reader"},
+		{"nearly all came, and one reader fell silent early", 9, []int64{1, 1, 1, 2}, door.Held, "silent_reader"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -92,7 +91,7 @@ func TestTheNewsOfAbsencesIsHeldWhenTheFaultMayBeOurs(t *testing.T) {
 			if jobs := c.missedJobs(t); len(jobs) != told {
 				t.Errorf("%d jobs, want %d", len(jobs), told)
 			}
-			held, err := door.HeldAbsences(t.Context(), c.pool)
+			held, err := door.HeldAbsences(t.Context(), c.pool, 0)
 			must(t, err)
 			if len(held) != 1-told {
 				t.Errorf("%d batches are held", len(held))
@@ -114,7 +113,7 @@ func TestAHeldBatchIsReleasedOrCancelledOnce(t *testing.T) {
 		c.record(t, s.tap(0, door.In, clock(9, 10, 0))) // comes late
 		decide := func() error {
 			return pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
-				return c.recorder.DecideAbsence(t.Context(), tx, batch.ID, release, access.ByStaff("staff-1"), clock(9, 20, 0))
+				return c.recorder.DecideAbsence(t.Context(), tx, s.id, batch.ID, release, access.ByStaff("staff-1"), clock(9, 20, 0))
 			})
 		}
 		must(t, decide())
@@ -138,6 +137,56 @@ func TestAHeldBatchIsReleasedOrCancelledOnce(t *testing.T) {
 				t.Errorf("person %d: came since %v", a.Person, a.Came)
 			}
 		}
+	}
+}
+
+// Any number of processes may look, whatever restarts: one batch and one job for
+// an organisation and day.
+func TestABatchIsMadeOnceWhoeverLooks(t *testing.T) {
+	t.Parallel()
+	c := newTown(t)
+	by := ledger.ClockTime(9 * time.Hour)
+	for range 3 {
+		s := c.school(t, "school", 3)
+		c.lessons(t, s)
+		must(t, door.SetAbsenceRule(t.Context(), c.pool, s.id, &by))
+		c.arrive(t, s, 0, 2, 1)
+	}
+	var (
+		all  sync.WaitGroup
+		made atomic.Int64
+	)
+	for range 4 {
+		all.Go(func() {
+			batches, err := c.recorder.CheckAbsence(t.Context(), c.pool, clock(9, 0, 0))
+			if err != nil {
+				t.Error(err)
+			}
+			made.Add(int64(len(batches)))
+		})
+	}
+	all.Wait()
+	if made.Load() != 3 || len(c.missedJobs(t)) != 3 {
+		t.Errorf("%d batches and %d jobs for 3 schools", made.Load(), len(c.missedJobs(t)))
+	}
+}
+
+func TestWhoHasAnExcuseByTheTimeOfTellingIsNotTold(t *testing.T) {
+	t.Parallel()
+	c := newTown(t)
+	s := c.school(t, "school", 2)
+	c.lessons(t, s)
+	by := ledger.ClockTime(9 * time.Hour)
+	must(t, door.SetAbsenceRule(t.Context(), c.pool, s.id, &by))
+	c.check(t, clock(9, 0, 0))
+	_, err := door.AddExcuse(t.Context(), c.pool, door.Excuse{
+		Person: s.people[1], FirstDay: date(0), LastDay: date(0), Reason: "болеет", By: access.ByStaff("staff-1"),
+	}, clock(9, 1, 0))
+	must(t, err)
+	absences, err := door.Absences(t.Context(), c.pool, c.missedJobs(t)[0])
+	must(t, err)
+	if len(absences) != 2 || absences[0].Excused || !absences[1].Excused {
+		t.Errorf("absences %+v", absences)
 	}
 }
 

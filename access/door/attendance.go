@@ -281,7 +281,7 @@ func (a *Attendance) judge(came map[personDay]Day, excuses map[personDay]string,
 				day.Status = Attended
 			case excuses[key] != "":
 				day = Day{Person: m.Person, Date: date, Status: Excused, Reason: excuses[key]}
-			case school && m.Kind == ledger.Pupil && now.After(begins) && date.Before(m.leftOn):
+			case school && m.Kind == ledger.Pupil && !now.Before(begins) && date.Before(m.leftOn):
 				day = Day{Person: m.Person, Date: date, Status: Absent}
 			default:
 				continue

@@ -326,6 +326,18 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	recorder := door.NewRecorder(a.jobs)
 	canteen := meal.NewCanteen(book, a.jobs)
 	canteen.Metrics = meal.NewMetrics(a.registry)
+	background("absences", func(ctx context.Context) {
+		every(ctx, absenceInterval, log, "look for absences", func(ctx context.Context) error {
+			made, err := recorder.CheckAbsence(ctx, pool, now())
+			for _, batch := range made {
+				if batch.State == door.Held {
+					log.Warn("the news of absences waits for a person (zvonok absence list)", "batch", batch.ID,
+						"organisation", batch.Code, "cause", batch.Cause, "arrived", batch.Arrived, "usual", batch.Usual)
+				}
+			}
+			return err
+		})
+	})
 	background("folds", func(ctx context.Context) {
 		every(ctx, foldInterval, log, "fold the system accounts", func(ctx context.Context) error {
 			_, err := book.Fold(ctx, pool)
@@ -373,10 +385,11 @@ func (a *App) Stop(ctx context.Context) error {
 
 // Periods of what runs beside.
 const (
-	sweepInterval  = 5 * time.Second
-	foldInterval   = 5 * time.Second
-	digestInterval = time.Minute
-	monthsInterval = 12 * time.Hour
+	sweepInterval   = 5 * time.Second
+	foldInterval    = 5 * time.Second
+	digestInterval  = time.Minute
+	absenceInterval = time.Minute
+	monthsInterval  = 12 * time.Hour
 )
 
 // every runs work at once and then again and again until ctx ends.

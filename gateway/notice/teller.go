@@ -44,8 +44,9 @@ type news struct {
 	child    ledger.PersonID
 	org      ledger.OrganisationID
 	topic    subscription.Topic
-	money    bool      // about meals and money, else about visits: what the consent must cover
-	expires  time.Time // the end of its life as news
+	wish     subscription.Topic // whose subscribers are told, where that is not the topic itself
+	money    bool               // about meals and money, else about visits: what the consent must cover
+	expires  time.Time          // the end of its life as news
 	priority carrier.Priority
 	again    delivery.Again
 	quiet    *quietHours // nil: never deferred
@@ -59,6 +60,9 @@ type news struct {
 	family family
 	words  words
 }
+
+// wanted is the topic whose subscribers are told.
+func (n *news) wanted() subscription.Topic { return cmp.Or(n.wish, n.topic) }
 
 // family names news that siblings share: one direction through one building.
 type family struct {
@@ -160,6 +164,7 @@ func (t *Teller) Register(workers *river.Workers) {
 	river.AddWorker(workers, &soldWorker{teller: t})
 	river.AddWorker(workers, &postedWorker{teller: t})
 	river.AddWorker(workers, &crossedWorker{teller: t})
+	river.AddWorker(workers, &missedWorker{teller: t})
 }
 
 // Close waits until what is being told is told.
@@ -299,7 +304,7 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 	children := map[subscription.Topic][]ledger.PersonID{}
 	for _, c := range candidates {
 		if c.open() && !c.news.always {
-			children[c.news.topic] = append(children[c.news.topic], c.news.child)
+			children[c.news.wanted()] = append(children[c.news.wanted()], c.news.child)
 		}
 	}
 	wanted := map[subscription.Topic]map[wish][]subscription.Channel{}
@@ -321,7 +326,7 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 			result = append(result, c)
 			continue
 		}
-		channels := wanted[c.news.topic][wish{c.news.child, c.listener.Representative}]
+		channels := wanted[c.news.wanted()][wish{c.news.child, c.listener.Representative}]
 		if c.news.always {
 			channels = alarmChannels(c.listener)
 		}
