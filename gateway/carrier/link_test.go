@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"sync"
@@ -25,6 +26,7 @@ type bubble struct {
 	down    atomic.Bool // connections are refused
 	mu      sync.Mutex
 	alarms  []Alarm
+	told    map[string]int  // receipts of final states, by phone
 	dialled []time.Duration // when connections were tried, since the start
 }
 
@@ -46,7 +48,7 @@ func bubbleOf(
 		if err != nil {
 			t.Fatal(err)
 		}
-		v := &bubble{smsc: smsc, start: time.Now()}
+		v := &bubble{smsc: smsc, start: time.Now(), told: map[string]int{}}
 		operator := account("loop:1")
 		operator.Dial = func(ctx context.Context, network, address string) (conn netConn, err error) {
 			v.mu.Lock()
@@ -60,11 +62,24 @@ func bubbleOf(
 		if change != nil {
 			change(&operator)
 		}
-		v.Exchange, err = New(Config{Operators: []OperatorConfig{operator}, Alarm: func(a Alarm) {
-			v.mu.Lock()
-			defer v.mu.Unlock()
-			v.alarms = append(v.alarms, a)
-		}})
+		v.Exchange, err = New(Config{
+			Operators: []OperatorConfig{operator},
+			Alarm: func(a Alarm) {
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				v.alarms = append(v.alarms, a)
+			},
+			Receipts: func(_ context.Context, receipts []Receipt) error {
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				for _, r := range receipts {
+					if r.State.Final() {
+						v.told[string(r.To)]++
+					}
+				}
+				return nil
+			},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -316,6 +331,112 @@ func TestAnOperatorThatAnswersNoSubmitIsBoundAgain(t *testing.T) {
 		}
 		if alarms := b.heardAlarms(); len(alarms) != 1 || alarms[0].Reason != smpp.ErrStuck.Error() {
 			t.Errorf("alarms %+v", alarms)
+		}
+	})
+}
+
+// Pain 16, pain 20: storms, silence, late answers, unbinding in mid-window, noise and split frames, all at once, cost
+// nothing but time: every message that was sent gets one result, and sent again as its result allows it is shown once.
+func TestEveryMessageIsSettledOnceByAHostileOperator(t *testing.T) {
+	t.Parallel()
+	profile, err := smpptest.ProfileNamed("hostile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hostile := profile.Behaviour
+	hostile.StormEvery, hostile.UnbindEvery = 150, 90
+	inBubble(t, hostile, func(c *OperatorConfig) { c.Binds = 2 }, func(t *testing.T, b *bubble) {
+		const n = 1000
+		results := make(chan Result, n)
+		classes := map[Class]int{}
+		ended := map[int64]Class{}
+		open := map[int64]bool{}
+		all := batch(n)
+		waiting := slices.Clone(all)
+		for since := time.Now(); len(ended) < n; {
+			if time.Since(since) > 2*time.Hour {
+				t.Fatalf("after two hours %d of %d messages have ended, classes %v, operator %+v", len(ended), n, classes,
+					b.smsc.Stats())
+			}
+			for _, m := range waiting {
+				open[m.ID] = true
+			}
+			if err := b.Send(context.Background(), "mts", waiting, func(r Result) { results <- r }); err != nil {
+				t.Fatal(err)
+			}
+			waiting = nil
+			time.Sleep(5 * time.Second)
+			for range len(results) {
+				r := <-results
+				if !open[r.ID] {
+					t.Fatalf("message %d has a second result, %s %s", r.ID, r.Class, r.Reason)
+				}
+				delete(open, r.ID)
+				classes[r.Class]++
+				switch r.Class {
+				case NeverWritten, Temporary:
+					waiting = append(waiting, all[r.ID-1])
+				default:
+					ended[r.ID] = r.Class
+				}
+			}
+		}
+		t.Logf("classes %v, operator %+v", classes, b.smsc.Stats())
+		if classes[OK] < n*9/10 || classes[OK]+classes[Unknown] != n || classes[Temporary] == 0 {
+			t.Errorf("results %v", classes)
+		}
+		times := map[string]int{}
+		for _, m := range b.smsc.Messages() {
+			times[m.To]++
+		}
+		for id, class := range ended {
+			if shown := times[string(number(int(id)-1))]; shown > 1 || shown == 0 && class == OK {
+				t.Errorf("message %d ended %s and is shown %d times", id, class, shown)
+			}
+		}
+		time.Sleep(time.Minute)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if len(b.told) != len(times) {
+			t.Errorf("%d phones got messages and of %d there are receipts", len(times), len(b.told))
+		}
+	})
+}
+
+// What was under way when the circuit opened and came back unsent goes to another operator, too, and does not wait
+// until the circuit closes.
+func TestAMessageThrottledWhileTheCircuitOpensIsGivenBack(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		o, err := newOperator(account("loop:1"), &Exchange{now: time.Now, cfg: Config{Log: slog.New(slog.DiscardHandler)}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		o.x.metrics = NewMetrics(nil)
+		got := make(chan Result, 1)
+		m := &message{sms: sms(1, number(1), "a"), done: func(r Result) { got <- r }}
+		m.form = o.form
+		if err := m.cut(); err != nil {
+			t.Fatal(err)
+		}
+		m.parts[0].class, m.parts[0].send = Throttle, false
+		now := time.Now()
+		for range systemErrors {
+			o.circuit.failed(now)
+		}
+		o.mu.Lock()
+		o.conclude(m, now)
+		o.mu.Unlock()
+		go o.results.run()
+		defer o.results.close()
+		synctest.Wait()
+		select {
+		case r := <-got:
+			if r.Class != NeverWritten || !r.Failover || r.Counted || r.RetryAfter != circuitFirst {
+				t.Errorf("got %+v", r)
+			}
+		default:
+			t.Error("it waits in the operator's queue")
 		}
 	})
 }

@@ -170,8 +170,7 @@ func (o *operator) refusal(now time.Time) (ending, bool) {
 	case o.away(now):
 		return notBound, true
 	case o.circuit.open(now):
-		wait := o.circuit.openUntil.Sub(now)
-		return ending{class: NeverWritten, part: -1, reason: "circuit open", wait: wait}, true
+		return o.circuit.ending(now), true
 	default:
 		return ending{}, false
 	}

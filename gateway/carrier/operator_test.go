@@ -417,35 +417,6 @@ func TestALostConnectionLosesAndDoublesNothing(t *testing.T) {
 	}
 }
 
-// Pain 20, pain 16: unbinding in mid-window, system noise and split frames cost nothing but time.
-func TestEveryMessageIsSettledOnceByAHostileOperator(t *testing.T) {
-	t.Parallel()
-	profile, err := smpptest.ProfileNamed("hostile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	profile.Behaviour.StormEvery, profile.Behaviour.UnbindEvery = 150, 90
-	profile.Behaviour.StormFor = 100 * time.Millisecond
-	profile.Behaviour.LateDelay = time.Second
-	cfg := behaving(profile.Behaviour)
-	cfg.Seed = 11
-	smsc := newSMSC(t, cfg)
-	operator := account(smsc.Addr())
-	operator.Binds, operator.ResponseTimeout = 2, 500*time.Millisecond
-	x := newBox(t, Config{Operators: []OperatorConfig{operator}})
-	x.untilReady("mts")
-	const n = 300
-	x.post("mts", batch(n)...)
-	classes := map[Class]int{}
-	for _, r := range x.await(n) {
-		classes[r.Class]++
-	}
-	t.Logf("classes %v, operator %+v", classes, smsc.Stats())
-	if classes[OK] < n/2 {
-		t.Errorf("only %d of %d were accepted", classes[OK], n)
-	}
-}
-
 // Fault row 12, pain 12: one operator that answers slowly does not delay another.
 func TestASlowOperatorDelaysNoOther(t *testing.T) {
 	t.Parallel()

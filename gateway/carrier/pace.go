@@ -329,5 +329,10 @@ func (c *circuit) answered(now time.Time) {
 
 func (c *circuit) open(now time.Time) bool { return now.Before(c.openUntil) }
 
+// ending is how a message leaves that meets the open circuit.
+func (c *circuit) ending(now time.Time) ending {
+	return ending{class: NeverWritten, part: -1, reason: "circuit open", wait: c.openUntil.Sub(now)}
+}
+
 // probing reports whether only one message may be outstanding.
 func (c *circuit) probing(now time.Time) bool { return c.half && !c.open(now) }

@@ -286,7 +286,7 @@ func (o *operator) complain(m *message, part int, d Decision, now time.Time) {
 // openCircuit gives back what waits, so that it may go by another operator.
 func (o *operator) openCircuit(now time.Time) {
 	for _, m := range o.queue.removeAll(func(m *message) bool { return m.started() }) {
-		o.finish(m, ending{class: NeverWritten, part: -1, reason: "circuit open", wait: o.circuit.wait}, now)
+		o.finish(m, o.circuit.ending(now), now)
 	}
 	o.x.metrics.circuits.WithLabelValues(o.cfg.Name).Inc()
 	o.alarm(Alarm{Reason: "circuit open", Class: Temporary, Status: smpp.StatusSystemError}, now)
@@ -338,7 +338,8 @@ func (o *operator) adopt(m *message, s step) {
 		"concatenation", m.form.method, "without_tlvs", m.form.noTLVs)
 }
 
-// requeue puts a message back at the head of its lane, or ends it when its time is over or the operator stops.
+// requeue puts a message back at the head of its lane, or ends it when its time is over, the operator stops or its
+// circuit is open.
 func (o *operator) requeue(m *message, now time.Time) {
 	switch {
 	case o.draining:
@@ -347,6 +348,10 @@ func (o *operator) requeue(m *message, now time.Time) {
 	case m.deadline() <= now.UnixNano():
 		o.queue.free(m.sms.To)
 		o.finish(m, stale, now)
+	case o.circuit.open(now) && !m.started():
+		// It was under way when the circuit opened; another operator may have it, like all that waited.
+		o.queue.free(m.sms.To)
+		o.finish(m, o.circuit.ending(now), now)
 	default:
 		o.queue.pushFront(m)
 	}
