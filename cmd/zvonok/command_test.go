@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"zvonok/cmd/zvonok/city"
 	"zvonok/ledger/pg/pgtest"
 )
@@ -127,6 +129,60 @@ func TestGenerateFillsTheDatabaseAndTheBooksAreRight(t *testing.T) {
 	if code != exitDone || !strings.HasPrefix(stdout, "ok") {
 		t.Errorf("exit %d\n%s%s", code, stdout, stderr)
 	}
+	// Its history, once, and not again.
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	past := func() (passes, seen, funded int) {
+		if err := conn.QueryRow(t.Context(), `
+			SELECT (SELECT count(*) FROM door.pass), (SELECT count(*) FROM door.presence WHERE day_first_in < day_last_out),
+			       (SELECT count(*) FROM ledger.balance WHERE posted = 50000)`,
+		).Scan(&passes, &seen, &funded); err != nil {
+			t.Fatal(err)
+		}
+		return passes, seen, funded
+	}
+	passes, seen, funded := past()
+	if passes < 2*seen || seen < 200 || funded < 250 {
+		t.Errorf("a city of 300 has %d passes, %d people who were seen and %d accounts with money", passes, seen, funded)
+	}
+	if _, stderr, code := zvonok(t, url, "generate", "--people", "300", "--schools", "5", "--seed", "3"); code != exitDone {
+		t.Errorf("the same city again: exit %d\n%s", code, stderr)
+	}
+	if again, _, _ := past(); again != passes {
+		t.Errorf("the same city again has %d passes, not %d", again, passes)
+	}
+}
+
+// A generated city as registry files is the same city by way of import.
+func TestAGeneratedCityCanBeWrittenAsRegistryFiles(t *testing.T) {
+	t.Parallel()
+	url, dir := pgtest.NewURL(t), filepath.Join(t.TempDir(), "city")
+	args := []string{"generate", "--people", "300", "--schools", "5", "--seed", "3"}
+	if _, stderr, code := zvonok(t, url, append(args, "--to", dir)...); code != exitDone || !strings.Contains(stderr, "import "+dir) {
+		t.Fatalf("exit %d\n%s", code, stderr)
+	}
+	if _, stderr, code := zvonok(t, url, append(args, "--to", dir)...); code != exitFailed {
+		t.Errorf("files that are there are written over: exit %d\n%s", code, stderr)
+	}
+	if _, stderr, code := zvonok(t, url, append(args, "--history", "0")...); code != exitDone {
+		t.Fatalf("exit %d\n%s", code, stderr)
+	}
+	stdout, stderr, code := zvonok(t, url, "import", "--json", dir)
+	var report struct {
+		Counts []struct{ Added, Changed, Left int }
+	}
+	if code != exitDone || json.Unmarshal([]byte(stdout), &report) != nil || len(report.Counts) == 0 {
+		t.Fatalf("exit %d\n%s%s", code, stdout, stderr)
+	}
+	for _, count := range report.Counts {
+		if count.Added != 0 || count.Changed != 0 {
+			t.Errorf("the files are not the city that was generated: %+v", report.Counts)
+			break
+		}
+	}
 }
 
 func TestAKeyIsPrintedOnceListedAndRevoked(t *testing.T) {
@@ -182,6 +238,7 @@ func TestWrongUsageExitsWithTwoAndSaysWhereHelpIs(t *testing.T) {
 		"a missing flag":          {"key", "add", "--kind", "door"},
 		"a kind that is none":     {"key", "add", "--kind", "window", "--building", "b", "--name", "n"},
 		"a city of nobody":        {"generate", "--people", "0", "--schools", "1"},
+		"a history of ages":       {"generate", "--people", "9", "--schools", "1", "--history", "9999"},
 		"a folder that is absent": {"import", "/does/not/exist"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -17,16 +16,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"zvonok/access/door"
 	"zvonok/access/reader"
 	"zvonok/cmd/zvonok-operator/phones"
 	"zvonok/cmd/zvonok/city"
 	"zvonok/gateway/email/emailtest"
 	"zvonok/gateway/smpp/smpptest"
-	"zvonok/ledger"
-	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/topup"
 )
@@ -213,113 +207,8 @@ func (d *demo) makeCity(ctx context.Context, app *App) error {
 	if _, err := importFolder(ctx, &database{url: app.url, pool: app.pool}, folder, io.Discard); err != nil {
 		return err
 	}
-	return d.makeHistory(ctx, app, now)
-}
-
-// makeHistory gives each pupil some money and some days of passes. Passes of
-// past days are no longer news, so nobody is told of them.
-func (d *demo) makeHistory(ctx context.Context, app *App, now time.Time) error {
-	recorder, book := door.NewRecorder(app.jobs), ledger.NewBook(app.jobs)
-	return pgx.BeginFunc(ctx, app.pool, func(tx pgx.Tx) error {
-		pupils, err := demoPupils(ctx, tx)
-		if err != nil {
-			return err
-		}
-		bank, err := ledger.SystemAccounts(ctx, tx, ledger.SystemAccount{Kind: ledger.WriteOff})
-		if err != nil {
-			return err
-		}
-		ids, err := ledger.NextEventIDs(ctx, tx, len(pupils))
-		if err != nil {
-			return err
-		}
-		var entries []ledger.Entry
-		for i, p := range pupils {
-			entries = append(entries, ledger.Entry{
-				Event: ids[i], Kind: ledger.Correction, Debit: bank[0], Credit: p.account, Amount: money.Amount(demoBalance),
-				Source: "demo", ExternalID: fmt.Sprintf("start-%d", p.person), OccurredAt: now.AddDate(0, 0, -demoHistory),
-			})
-		}
-		if _, err := book.Post(ctx, tx, entries); err != nil {
-			return err
-		}
-		random := mathrand.New(mathrand.NewPCG(demoSeed, 1))
-		for day := demoHistory; day >= 1; day-- {
-			date := now.AddDate(0, 0, -day)
-			if date.Weekday() == time.Saturday || date.Weekday() == time.Sunday {
-				continue
-			}
-			if err := demoDay(ctx, tx, recorder, pupils, date, random); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-// demoPupil is a pupil as the history needs it.
-type demoPupil struct {
-	person       ledger.PersonID
-	account      ledger.AccountID
-	organisation ledger.OrganisationID
-	building     ledger.BuildingID
-	kind         string
-}
-
-func demoPupils(ctx context.Context, tx pgx.Tx) ([]demoPupil, error) {
-	rows, err := tx.Query(ctx, `
-		SELECT p.id, a.id, p.organisation_id, (SELECT min(b.id) FROM ledger.building AS b WHERE b.organisation_id = p.organisation_id), o.kind
-		FROM ledger.person AS p
-		JOIN ledger.account AS a ON a.person_id = p.id
-		JOIN ledger.organisation AS o ON o.id = p.organisation_id
-		WHERE p.kind = 'pupil' ORDER BY p.id`)
-	if err != nil {
-		return nil, fmt.Errorf("list the pupils: %w", err)
-	}
-	pupils, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (demoPupil, error) {
-		var p demoPupil
-		err := row.Scan(&p.person, &p.account, &p.organisation, &p.building, &p.kind)
-		return p, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list the pupils: %w", err)
-	}
-	return pupils, nil
-}
-
-// demoDay lets nine pupils of ten come in the morning and leave in the
-// afternoon. Kindergartens, where a companion is needed, are left out.
-func demoDay(ctx context.Context, tx pgx.Tx, recorder *door.Recorder, pupils []demoPupil, date time.Time, random *mathrand.Rand) error {
-	zone, err := time.LoadLocation("Europe/Moscow")
-	if err != nil {
-		return err
-	}
-	midnight := time.Date(date.Year(), date.Month(), date.Day(), 0, 0, 0, 0, zone)
-	var taps []door.Tap
-	for _, p := range pupils {
-		if p.kind == "kindergarten" || random.IntN(10) == 0 {
-			continue
-		}
-		in := midnight.Add(7*time.Hour + 50*time.Minute + time.Duration(random.IntN(45*60))*time.Second)
-		out := midnight.Add(13*time.Hour + 10*time.Minute + time.Duration(random.IntN(120*60))*time.Second)
-		for _, tap := range []door.Tap{{Direction: door.In, At: in}, {Direction: door.Out, At: out}} {
-			tap.Person, tap.Organisation, tap.Building, tap.Kind = p.person, p.organisation, p.building, door.ByCard
-			tap.RawAt, tap.ReceivedAt = tap.At, tap.At
-			taps = append(taps, tap)
-		}
-	}
-	slices.SortFunc(taps, func(a, b door.Tap) int { return a.At.Compare(b.At) })
-	ids, err := ledger.NextEventIDs(ctx, tx, len(taps))
-	if err != nil {
-		return err
-	}
-	for i := range taps {
-		taps[i].Event = ids[i]
-	}
-	if _, err := recorder.Record(ctx, tx, date, taps); err != nil {
-		return fmt.Errorf("record a day of the demo: %w", err)
-	}
-	return nil
+	past := history{Days: demoHistory, Share: 1, Balance: demoBalance, Seed: demoSeed}
+	return past.make(ctx, app.pool, app.jobs, now, func(string) {})
 }
 
 // deviceName names a demo device: those of the ready-file, for whoever plays a

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -31,10 +32,7 @@ var importers = []struct {
 
 // importFolder brings a folder into the database, all or nothing.
 func importFolder(ctx context.Context, d *database, folder *registry.Folder, progress io.Writer) (*registry.Report, error) {
-	begun := time.Now()
-	say := func(what string) {
-		fmt.Fprintf(progress, "%6s  %s\n", time.Since(begun).Round(100*time.Millisecond), what)
-	}
+	say := newProgress(progress)
 	var runs []registry.Import
 	for _, importer := range importers {
 		runs = append(runs, func(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *registry.Report) error {
@@ -60,7 +58,7 @@ func analyse(ctx context.Context, url string) error {
 	}
 	defer conn.Close(ctx)
 	if _, err := conn.Exec(ctx, `ANALYZE ledger.person, ledger.account, ledger.balance, access.card, access.representative,
-		access.guardian, access.consent, subscription.subscription`); err != nil {
+		access.guardian, access.consent, subscription.subscription, door.pass, door.presence`); err != nil {
 		return fmt.Errorf("gather statistics: %w", err)
 	}
 	return nil
@@ -114,25 +112,81 @@ func (c *console) reportImport(ctx context.Context, d *database, folder *registr
 }
 
 type generateCommand struct {
-	People  int    `required:"" help:"How many people."`
-	Schools int    `required:"" help:"How many organisations."`
-	Seed    uint64 `default:"1" help:"The same seed makes the same city."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	People  int     `required:"" help:"How many people."`
+	Schools int     `required:"" help:"How many organisations."`
+	Seed    uint64  `default:"1" help:"The same seed makes the same city."`
+	History int     `default:"7" help:"Days of passes before today; 0 for none." placeholder:"DAYS"`
+	Share   float64 `default:"1" help:"The share of the organisations that have all of the history; the others have the last five days of it. A year of all of 400,000 people would be 130 million passes."`
+	To      string  `type:"path" help:"Write the city's registry files into this folder, for import, and leave the database alone." placeholder:"DIR"`
+	JSON    bool    `name:"json" help:"Print JSON."`
 }
+
+// Of a generated city.
+const (
+	generatedMenu    = 14     // days, beginning with today
+	generatedBalance = 500_00 // kopecks every account begins with
+	maxHistory       = 3 * 366
+)
 
 func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	now := time.Now()
+	switch {
+	case g.History < 0 || g.History > maxHistory:
+		return usageError{fmt.Errorf("--history: %d is not between 0 and %d days", g.History, maxHistory)}
+	case g.Share < 0 || g.Share > 1:
+		return usageError{fmt.Errorf("--share: %g is not between 0 and 1", g.Share)}
+	}
 	made, err := city.New(city.Spec{
-		People: g.People, Schools: g.Schools, Seed: g.Seed, Today: now, MenuFor: 14,
+		People: g.People, Schools: g.Schools, Seed: g.Seed, Today: now, MenuFor: generatedMenu,
 	})
 	if err != nil {
 		return usageError{err}
+	}
+	if g.To != "" {
+		if err := os.CopyFS(g.To, made.Files()); err != nil {
+			return fmt.Errorf("write the city's files: %w", err)
+		}
+		fmt.Fprintf(c.err, "wrote the registry files of %d people; zvonok import %s brings them in\n", g.People, g.To)
+		return nil
 	}
 	folder, err := made.Folder()
 	if err != nil {
 		return err
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		return c.reportImport(ctx, d, folder, g.JSON)
+		if err := c.reportImport(ctx, d, folder, g.JSON); err != nil {
+			return err
+		}
+		return g.past(ctx, d, now, newProgress(c.err))
 	})
+}
+
+// past gives a generated city its history, once: a city that has passes keeps them.
+func (g *generateCommand) past(ctx context.Context, d *database, now time.Time, say func(string)) error {
+	var begun bool
+	if err := d.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM door.presence)`).Scan(&begun); err != nil {
+		return fmt.Errorf("look for a history: %w", err)
+	}
+	if begun {
+		say("the city has a history already; it stays as it is")
+		return nil
+	}
+	jobs, err := insertClient(d.pool)
+	if err != nil {
+		return err
+	}
+	past := history{Days: g.History, Share: g.Share, Balance: generatedBalance, Seed: g.Seed}
+	if err := past.make(ctx, d.pool, jobs, now, say); err != nil {
+		return err
+	}
+	say("statistics")
+	return analyse(ctx, d.url)
+}
+
+// newProgress says what is being done, with the seconds since the beginning.
+func newProgress(w io.Writer) func(what string) {
+	begun := time.Now()
+	return func(what string) {
+		fmt.Fprintf(w, "%6s  %s\n", time.Since(begun).Round(100*time.Millisecond), what)
+	}
 }
