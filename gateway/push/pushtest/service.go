@@ -252,10 +252,13 @@ func verify(header, origin string) (key, contact string, err error) {
 		}
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(key)
-	if err != nil || len(raw) != 65 {
+	if err != nil {
+		return "", "", errors.New("k is not base64url")
+	}
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), raw)
+	if err != nil {
 		return "", "", errors.New("k is no key")
 	}
-	public := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(raw[1:33]), Y: new(big.Int).SetBytes(raw[33:])}
 	parts := strings.Split(token, ".")
 	if len(parts) != 3 {
 		return "", "", errors.New("t is no token")
