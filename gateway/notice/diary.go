@@ -314,7 +314,13 @@ func readMenus(ctx context.Context, tx pgx.Tx, orgs []int64, run digestRun) (map
 	return menus, nil
 }
 
-// readTopUps sums up the money that came to the children's accounts.
+// lateBooking is how many days before its posting money may be booked: what a
+// bank's registry brings late is booked on the day it was paid while that is open.
+const lateBooking = 31
+
+// readTopUps sums up the money that came to the children's accounts. It is news
+// of the day on which it was posted, whatever day it is booked on; the booking
+// day only bounds the months that are looked at.
 func (d *diary) readTopUps(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
@@ -324,8 +330,8 @@ func (d *diary) readTopUps(
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN ledger.account AS a ON a.person_id = child.id
 		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
-			AND p.booking_day BETWEEN $2::date - 1 AND $3::date + 1 AND p.posted_at >= $4 AND p.posted_at < $5`,
-		children, run.first(), run.day, from, until)
+			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at >= $4 AND p.posted_at < $5`,
+		children, run.first(), run.day, from, until, lateBooking)
 	if err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
 	}
