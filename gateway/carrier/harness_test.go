@@ -13,6 +13,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -24,8 +25,39 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of the tests; nothing that works comes near it.
-const patience = 20 * time.Second
+// patience bounds every wait of the tests; nothing that works comes near it, however busy the machine is.
+const patience = time.Minute
+
+// virtualTests are the tests that run in virtual time, by their *testing.T.
+var virtualTests sync.Map
+
+// virtually runs a test about time in a synctest bubble: time passes when everybody waits, so that it does not matter
+// how busy the machine is. The operators of the test are reached through memory instead of sockets.
+func virtually(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		virtualTests.Store(t, nil)
+		defer virtualTests.Delete(t)
+		test(t)
+	})
+}
+
+// listen is where an operator of a test listens, and how it is reached.
+func listen(t *testing.T) (listener net.Listener, address string, dial dialFunc) {
+	t.Helper()
+	if _, virtual := virtualTests.Load(t); virtual {
+		loop := smpptest.NewLoop()
+		return loop, "loop:1", loop.DialContext
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return listener, listener.Addr().String(), nil
+}
+
+type dialFunc = func(ctx context.Context, network, address string) (net.Conn, error)
 
 // box is an exchange under test with what its callbacks heard.
 type box struct {
@@ -202,8 +234,7 @@ func account(address string) OperatorConfig {
 // connected is a box with one client operator, bound to a new SMSC.
 func connected(t *testing.T, b smpptest.Behaviour, change ...func(*OperatorConfig)) (*box, *smpptest.SMSC) {
 	t.Helper()
-	smsc := newSMSC(t, behaving(b))
-	cfg := account(smsc.Addr())
+	smsc, cfg := operatorOf(t, b)
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -212,10 +243,22 @@ func connected(t *testing.T, b smpptest.Behaviour, change ...func(*OperatorConfi
 	return x, smsc
 }
 
+// operatorOf is a new SMSC and the account with it.
+func operatorOf(t *testing.T, b smpptest.Behaviour) (*smpptest.SMSC, OperatorConfig) {
+	t.Helper()
+	listener, address, dial := listen(t)
+	settings := behaving(b)
+	settings.Listener = listener
+	cfg := account(address)
+	cfg.Dial = dial
+	return newSMSC(t, settings), cfg
+}
+
 // scripted is an SMSC that answers each message as a function says; it keeps what it was sent.
 type scripted struct {
 	server  *smpp.Server
 	address string
+	dial    dialFunc
 
 	mu  sync.Mutex
 	got []*smpp.Message
@@ -227,11 +270,8 @@ const silentAnswer = smpp.Status(0xFFFFFFFF)
 // script starts an SMSC whose n-th message, counted from 1, gets the status that answer returns.
 func script(t *testing.T, answer func(n int, m *smpp.Message) smpp.Status) *scripted {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &scripted{address: listener.Addr().String()}
+	listener, address, dial := listen(t)
+	s := &scripted{address: address, dial: dial}
 	s.server = smpp.NewServer(smpp.ServerConfig{
 		Authenticate: func(context.Context, smpp.BindRequest) (smpp.Account, smpp.Status) {
 			return smpp.Account{Roles: smpp.RoleUSSD, MaxBinds: 100}, smpp.StatusOK
@@ -273,6 +313,7 @@ func (s *scripted) messages() []*smpp.Message {
 func (s *scripted) against(t *testing.T, change ...func(*OperatorConfig)) *box {
 	t.Helper()
 	cfg := account(s.address)
+	cfg.Dial = s.dial
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -184,106 +184,109 @@ func TestAnOperatorThatForbidsHeadersGetsItsLongTextsAnotherWay(t *testing.T) {
 
 // Pain 7, fault row 14: a throttling storm pauses the link, keeps the order of each recipient and counts no attempt.
 func TestAThrottleStormKeepsTheOrderAndCountsNothing(t *testing.T) {
-	t.Parallel()
-	var mu sync.Mutex
-	var accepted []string
-	var storm int
-	var since time.Time
-	smsc := script(t, func(n int, m *smpp.Message) smpp.Status {
-		mu.Lock()
-		defer mu.Unlock()
-		if n > 10 && since.IsZero() {
-			since = time.Now()
+	virtually(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var accepted []string
+		var storm int
+		var since time.Time
+		smsc := script(t, func(n int, m *smpp.Message) smpp.Status {
+			mu.Lock()
+			defer mu.Unlock()
+			if n > 10 && since.IsZero() {
+				since = time.Now()
+			}
+			if n > 10 && time.Since(since) < 800*time.Millisecond {
+				storm++
+				return smpp.StatusThrottled
+			}
+			accepted = append(accepted, m.Destination.Addr+" "+string(m.ShortMessage))
+			return smpp.StatusOK
+		})
+		x := smsc.against(t)
+		var all []SMS
+		for i := range 60 {
+			all = append(all, sms(int64(i+1), number(i%6), fmt.Sprintf("%03d", i)))
 		}
-		if n > 10 && time.Since(since) < 800*time.Millisecond {
-			storm++
-			return smpp.StatusThrottled
+		for _, r := range x.send("mts", all...) {
+			if r.Class != OK || r.Counted || r.Attempt != 1 {
+				t.Errorf("message %d: %+v", r.ID, r)
+			}
 		}
-		accepted = append(accepted, m.Destination.Addr+" "+string(m.ShortMessage))
-		return smpp.StatusOK
+		last := map[string]string{}
+		for _, line := range accepted {
+			to, text, _ := strings.Cut(line, " ")
+			if text <= last[to] {
+				t.Errorf("to %s: %s after %s", to, text, last[to])
+			}
+			last[to] = text
+		}
+		if s := x.Status()[0]; s.Rate >= s.RateConfigured {
+			t.Errorf("the rate is still %g", s.Rate)
+		}
+		if storm == 0 {
+			t.Error("there was no storm")
+		}
 	})
-	x := smsc.against(t)
-	var all []SMS
-	for i := range 60 {
-		all = append(all, sms(int64(i+1), number(i%6), fmt.Sprintf("%03d", i)))
-	}
-	for _, r := range x.send("mts", all...) {
-		if r.Class != OK || r.Counted || r.Attempt != 1 {
-			t.Errorf("message %d: %+v", r.ID, r)
-		}
-	}
-	last := map[string]string{}
-	for _, line := range accepted {
-		to, text, _ := strings.Cut(line, " ")
-		if text <= last[to] {
-			t.Errorf("to %s: %s after %s", to, text, last[to])
-		}
-		last[to] = text
-	}
-	if s := x.Status()[0]; s.Rate >= s.RateConfigured {
-		t.Errorf("the rate is still %g", s.Rate)
-	}
-	if storm == 0 {
-		t.Error("there was no storm")
-	}
 }
 
 func TestAFullQueueOfOneRecipientDefersOnlyThatRecipient(t *testing.T) {
-	t.Parallel()
-	smsc := script(t, func(_ int, m *smpp.Message) smpp.Status {
-		if m.Destination.Addr == string(number(1)) {
-			return smpp.StatusQueueFull
+	virtually(t, func(t *testing.T) {
+		smsc := script(t, func(_ int, m *smpp.Message) smpp.Status {
+			if m.Destination.Addr == string(number(1)) {
+				return smpp.StatusQueueFull
+			}
+			return smpp.StatusOK
+		})
+		x := smsc.against(t)
+		results := x.send("mts", sms(1, number(1), "a"), sms(2, number(1), "b"), sms(3, number(2), "c"))
+		if r := results[1]; r.Class != QueueFull || r.RetryAfter != time.Minute || r.Counted {
+			t.Errorf("the refused one: %+v", r)
 		}
-		return smpp.StatusOK
+		if r := results[2]; r.Class != QueueFull || r.RetryAfter <= 50*time.Second || r.Counted {
+			t.Errorf("the one behind it: %+v", r)
+		}
+		if r := results[3]; r.Class != OK {
+			t.Errorf("the other recipient's: %+v", r)
+		}
+		x.post("mts", sms(4, number(1), "d"))
+		if r := x.await(4)[4]; r.Class != QueueFull || r.RetryAfter <= 0 {
+			t.Errorf("a later one: %+v", r)
+		}
+		for _, m := range smsc.messages() {
+			if text := string(m.ShortMessage); text == "b" || text == "d" {
+				t.Errorf("%q was written to a deferred recipient", text)
+			}
+		}
 	})
-	x := smsc.against(t)
-	results := x.send("mts", sms(1, number(1), "a"), sms(2, number(1), "b"), sms(3, number(2), "c"))
-	if r := results[1]; r.Class != QueueFull || r.RetryAfter != time.Minute || r.Counted {
-		t.Errorf("the refused one: %+v", r)
-	}
-	if r := results[2]; r.Class != QueueFull || r.RetryAfter <= 50*time.Second || r.Counted {
-		t.Errorf("the one behind it: %+v", r)
-	}
-	if r := results[3]; r.Class != OK {
-		t.Errorf("the other recipient's: %+v", r)
-	}
-	x.post("mts", sms(4, number(1), "d"))
-	if r := x.await(4)[4]; r.Class != QueueFull || r.RetryAfter <= 0 {
-		t.Errorf("a later one: %+v", r)
-	}
-	for _, m := range smsc.messages() {
-		if text := string(m.ShortMessage); text == "b" || text == "d" {
-			t.Errorf("%q was written to a deferred recipient", text)
-		}
-	}
 }
 
 func TestFullQueuesOfThreeRecipientsAreAThrottle(t *testing.T) {
-	t.Parallel()
-	var first atomic.Int64
-	smsc := script(t, func(n int, _ *smpp.Message) smpp.Status {
-		first.CompareAndSwap(0, time.Now().UnixNano())
-		if time.Now().UnixNano()-first.Load() < int64(500*time.Millisecond) {
-			return smpp.StatusQueueFull
+	virtually(t, func(t *testing.T) {
+		var first atomic.Int64
+		smsc := script(t, func(n int, _ *smpp.Message) smpp.Status {
+			first.CompareAndSwap(0, time.Now().UnixNano())
+			if time.Now().UnixNano()-first.Load() < int64(500*time.Millisecond) {
+				return smpp.StatusQueueFull
+			}
+			return smpp.StatusOK
+		})
+		x := smsc.against(t, func(c *OperatorConfig) { c.Window = 20 })
+		results := x.send("mts", batch(20)...)
+		full, ok := 0, 0
+		for _, r := range results {
+			switch r.Class {
+			case QueueFull:
+				full++
+			case OK:
+				ok++
+			default:
+				t.Errorf("message %d: %s", r.ID, r.Class)
+			}
 		}
-		return smpp.StatusOK
+		if full != 2 || ok != 18 {
+			t.Errorf("%d were deferred and %d accepted after the pause", full, ok)
+		}
 	})
-	x := smsc.against(t, func(c *OperatorConfig) { c.Window = 20 })
-	results := x.send("mts", batch(20)...)
-	full, ok := 0, 0
-	for _, r := range results {
-		switch r.Class {
-		case QueueFull:
-			full++
-		case OK:
-			ok++
-		default:
-			t.Errorf("message %d: %s", r.ID, r.Class)
-		}
-	}
-	if full != 2 || ok != 18 {
-		t.Errorf("%d were deferred and %d accepted after the pause", full, ok)
-	}
 }
 
 // Fault row 16: no retry after permanent errors, and each class blames whom it should.
@@ -345,35 +348,37 @@ func TestAnotherOperatorsAcceptanceTeachesAPorting(t *testing.T) {
 
 // Pain 8, pain 18, fault row 17: an answer after our timeout still counts, and nothing was sent twice.
 func TestALateAnswerIsStillHonoured(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{AnswerDelay: 600 * time.Millisecond}, func(c *OperatorConfig) {
-		c.ResponseTimeout = 150 * time.Millisecond
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{AnswerDelay: 600 * time.Millisecond}, func(c *OperatorConfig) {
+			c.ResponseTimeout = 150 * time.Millisecond
+		})
+		r := x.send("mts", sms(1, number(1), "a"))[1]
+		if r.Class != Unknown || !r.Counted || r.Failover || !r.Parts[0].Written || r.Parts[0].Answered {
+			t.Fatalf("got %+v", r)
+		}
+		x.until("the late answer", func() bool { return len(x.late) == 1 })
+		if late := x.late[0]; late.ID != 1 || late.Class != OK || late.Parts[0].MessageID == "" {
+			t.Errorf("late: %+v", late)
+		}
+		if got := smsc.Stats().Messages; got != 1 {
+			t.Errorf("%d submits", got)
+		}
 	})
-	r := x.send("mts", sms(1, number(1), "a"))[1]
-	if r.Class != Unknown || !r.Counted || r.Failover || !r.Parts[0].Written || r.Parts[0].Answered {
-		t.Fatalf("got %+v", r)
-	}
-	x.until("the late answer", func() bool { return len(x.late) == 1 })
-	if late := x.late[0]; late.ID != 1 || late.Class != OK || late.Parts[0].MessageID == "" {
-		t.Errorf("late: %+v", late)
-	}
-	if got := smsc.Stats().Messages; got != 1 {
-		t.Errorf("%d submits", got)
-	}
 }
 
 func TestALateRefusalSaysThatNothingWasSent(t *testing.T) {
-	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{
-		AnswerDelay: 500 * time.Millisecond, Refuse: map[string]smpp.Status{"79": smpp.StatusSystemError},
-	}, func(c *OperatorConfig) { c.ResponseTimeout = 150 * time.Millisecond })
-	if r := x.send("mts", sms(1, number(1), "a"))[1]; r.Class != Unknown {
-		t.Fatalf("got %+v", r)
-	}
-	x.until("the late answer", func() bool { return len(x.late) == 1 })
-	if late := x.late[0]; late.Class != Temporary || late.RetryAfter == 0 {
-		t.Errorf("late: %+v", late)
-	}
+	virtually(t, func(t *testing.T) {
+		x, _ := connected(t, smpptest.Behaviour{
+			AnswerDelay: 500 * time.Millisecond, Refuse: map[string]smpp.Status{"79": smpp.StatusSystemError},
+		}, func(c *OperatorConfig) { c.ResponseTimeout = 150 * time.Millisecond })
+		if r := x.send("mts", sms(1, number(1), "a"))[1]; r.Class != Unknown {
+			t.Fatalf("got %+v", r)
+		}
+		x.until("the late answer", func() bool { return len(x.late) == 1 })
+		if late := x.late[0]; late.Class != Temporary || late.RetryAfter == 0 {
+			t.Errorf("late: %+v", late)
+		}
+	})
 }
 
 // Pain 8: a lost connection leaves what was written unknown and what was not in the queue; nothing is sent twice.
@@ -419,52 +424,52 @@ func TestALostConnectionLosesAndDoublesNothing(t *testing.T) {
 
 // Fault row 12, pain 12: one operator that answers slowly does not delay another.
 func TestASlowOperatorDelaysNoOther(t *testing.T) {
-	t.Parallel()
-	slow := newSMSC(t, behaving(smpptest.Behaviour{Silence: 1}))
-	quick := newSMSC(t, behaving(smpptest.Behaviour{}))
-	a, b := account(slow.Addr()), account(quick.Addr())
-	a.Name, b.Name, a.Window, a.QueueLimit = "slow", "quick", 5, 5
-	x := newBox(t, Config{Operators: []OperatorConfig{a, b}})
-	x.untilReady("slow")
-	x.untilReady("quick")
-	ctx, cancel := context.WithCancel(context.Background())
-	blocked := make(chan error, 1)
-	go func() {
-		blocked <- x.Send(ctx, "slow", batch(50), func(Result) {})
-	}()
-	quickly := batch(200)
-	start := time.Now()
-	for _, r := range x.send("quick", quickly...) {
-		if r.Class != OK {
-			t.Errorf("message %d: %s", r.ID, r.Class)
+	virtually(t, func(t *testing.T) {
+		_, a := operatorOf(t, smpptest.Behaviour{Silence: 1})
+		_, b := operatorOf(t, smpptest.Behaviour{})
+		a.Name, b.Name, a.Window, a.QueueLimit = "slow", "quick", 5, 5
+		x := newBox(t, Config{Operators: []OperatorConfig{a, b}})
+		x.untilReady("slow")
+		x.untilReady("quick")
+		ctx, cancel := context.WithCancel(context.Background())
+		blocked := make(chan error, 1)
+		go func() {
+			blocked <- x.Send(ctx, "slow", batch(50), func(Result) {})
+		}()
+		start := time.Now()
+		for _, r := range x.send("quick", batch(200)...) {
+			if r.Class != OK {
+				t.Errorf("message %d: %s", r.ID, r.Class)
+			}
 		}
-	}
-	if took := time.Since(start); took > 10*time.Second {
-		t.Errorf("200 messages took %s", took)
-	}
-	cancel()
-	if err := <-blocked; !errors.Is(err, context.Canceled) {
-		t.Errorf("the blocked caller got %v", err)
-	}
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("200 messages took %s", took)
+		}
+		cancel()
+		if err := <-blocked; !errors.Is(err, context.Canceled) {
+			t.Errorf("the blocked caller got %v", err)
+		}
+	})
 }
 
 func TestSendWaitsWhileTheQueueIsFullAndGivesBackWhatItDidNotTake(t *testing.T) {
-	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{Silence: 1}, func(c *OperatorConfig) { c.Window, c.QueueLimit = 2, 10 })
-	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-	defer cancel()
-	if err := x.Send(ctx, "mts", batch(30), x.note); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("got %v", err)
-	}
-	results := x.await(20)
-	for id := int64(11); id <= 30; id++ {
-		if r := results[id]; r.Class != NeverWritten || r.Counted {
-			t.Errorf("message %d: %+v", id, r)
+	virtually(t, func(t *testing.T) {
+		x, _ := connected(t, smpptest.Behaviour{Silence: 1}, func(c *OperatorConfig) { c.Window, c.QueueLimit = 2, 10 })
+		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+		defer cancel()
+		if err := x.Send(ctx, "mts", batch(30), x.note); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v", err)
 		}
-	}
-	if s := x.Status()[0]; s.Queue != 8 || s.WindowUsed != 2 {
-		t.Errorf("%d wait, %d in the window", s.Queue, s.WindowUsed)
-	}
+		results := x.await(20)
+		for id := int64(11); id <= 30; id++ {
+			if r := results[id]; r.Class != NeverWritten || r.Counted {
+				t.Errorf("message %d: %+v", id, r)
+			}
+		}
+		if s := x.Status()[0]; s.Queue != 8 || s.WindowUsed != 2 {
+			t.Errorf("%d wait, %d in the window", s.Queue, s.WindowUsed)
+		}
+	})
 }
 
 // Fault row 15: system errors open the circuit; what waits goes back for another route, and few submits are lost.
@@ -552,43 +557,45 @@ func TestExpiredMessagesAreGivenBackUnsent(t *testing.T) {
 }
 
 func TestTheWindowIsNeverExceeded(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{AnswerDelay: 5 * time.Millisecond},
-		func(c *OperatorConfig) { c.Window, c.Binds = 4, 2 })
-	x.until("two binds", func() bool { return x.Status()[0].BindsUp == 2 })
-	x.post("mts", batch(200)...)
-	most := 0
-	x.until("all results", func() bool {
-		for _, s := range smsc.Sessions("") {
-			most = max(most, s.Snapshot().InboundPending)
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{AnswerDelay: 5 * time.Millisecond},
+			func(c *OperatorConfig) { c.Window, c.Binds = 4, 2 })
+		x.until("two binds", func() bool { return x.Status()[0].BindsUp == 2 })
+		x.post("mts", batch(200)...)
+		most := 0
+		x.until("all results", func() bool {
+			for _, s := range smsc.Sessions("") {
+				most = max(most, s.Snapshot().InboundPending)
+			}
+			return len(x.results) == 200
+		})
+		if most > 4 {
+			t.Errorf("%d submits were out on one bind", most)
 		}
-		return len(x.results) == 200
 	})
-	if most > 4 {
-		t.Errorf("%d submits were out on one bind", most)
-	}
 }
 
 // Pain 6, fault row "refused/submitted": the operator counts parts as we do and refuses none.
 func TestTheConfiguredRateIsKeptInParts(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{Rate: 120}, func(c *OperatorConfig) { c.Rate = 100 })
-	var all []SMS
-	for i := range 60 {
-		all = append(all, sms(int64(i+1), number(i), strings.Repeat("a", 400)))
-	}
-	start := time.Now()
-	for _, r := range x.send("mts", all...) {
-		if r.Class != OK {
-			t.Errorf("message %d: %s", r.ID, r.Class)
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{Rate: 120}, func(c *OperatorConfig) { c.Rate = 100 })
+		var all []SMS
+		for i := range 60 {
+			all = append(all, sms(int64(i+1), number(i), strings.Repeat("a", 400)))
 		}
-	}
-	if took := time.Since(start); took < 1700*time.Millisecond {
-		t.Errorf("180 parts at 100/s took %s", took)
-	}
-	if refused := smsc.Stats().Refused[smpp.StatusThrottled]; refused != 0 {
-		t.Errorf("%d parts were refused", refused)
-	}
+		start := time.Now()
+		for _, r := range x.send("mts", all...) {
+			if r.Class != OK {
+				t.Errorf("message %d: %s", r.ID, r.Class)
+			}
+		}
+		if took := time.Since(start); took < 1700*time.Millisecond {
+			t.Errorf("180 parts at 100/s took %s", took)
+		}
+		if refused := smsc.Stats().Refused[smpp.StatusThrottled]; refused != 0 {
+			t.Errorf("%d parts were refused", refused)
+		}
+	})
 }
 
 // Pain 20, fault row 3: an orderly stop writes nothing new, waits for answers, unbinds, and settles everything once.

@@ -27,75 +27,80 @@ func (b *box) shows(want Limit) string {
 
 // Pain 5: the live view says which of rate, window, round trip, database or operator is the limit now.
 func TestTheLiveViewNamesTheRate(t *testing.T) {
-	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.Rate = 20 })
-	x.shows(LimitNothing)
-	x.post("mts", batch(100)...)
-	got := x.shows(LimitRate)
-	if !regexp.MustCompile(`^limited by operator rate 20/s; backlog \d+, clears \d\d:\d\d:\d\d$`).MatchString(got) {
-		t.Errorf("it says %q", got)
-	}
-	x.until("half of the results", func() bool { return len(x.results) > 40 })
-	s := x.Status()[0]
-	if left := time.Until(s.Clears); left < 500*time.Millisecond || left > 6*time.Second {
-		t.Errorf("%d parts clear in %s", s.QueueParts, left)
-	}
-	if s.Oldest < time.Second || s.Oldest > 10*time.Second {
-		t.Errorf("the oldest of %d is %s old", s.Queue, s.Oldest)
-	}
+	virtually(t, func(t *testing.T) {
+		x, _ := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.Rate = 20 })
+		x.shows(LimitNothing)
+		x.post("mts", batch(100)...)
+		got := x.shows(LimitRate)
+		if !regexp.MustCompile(`^limited by operator rate 20/s; backlog \d+, clears \d\d:\d\d:\d\d$`).MatchString(got) {
+			t.Errorf("it says %q", got)
+		}
+		x.until("half of the results", func() bool { return len(x.results) > 40 })
+		s := x.Status()[0]
+		if left := time.Until(s.Clears); left < 500*time.Millisecond || left > 6*time.Second {
+			t.Errorf("%d parts clear in %s", s.QueueParts, left)
+		}
+		if s.Oldest < time.Second || s.Oldest > 10*time.Second {
+			t.Errorf("the oldest of %d is %s old", s.Queue, s.Oldest)
+		}
+	})
 }
 
 func TestTheLiveViewNamesTheWindow(t *testing.T) {
-	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{AnswerDelay: 40 * time.Millisecond}, func(c *OperatorConfig) { c.Window = 2 })
-	x.post("mts", batch(100)...)
-	got := x.shows(LimitWindow)
-	if !strings.HasPrefix(got, "limited by window 2 on 1 binds at a round trip of ") {
-		t.Errorf("it says %q", got)
-	}
+	virtually(t, func(t *testing.T) {
+		x, _ := connected(t, smpptest.Behaviour{AnswerDelay: 40 * time.Millisecond}, func(c *OperatorConfig) { c.Window = 2 })
+		x.post("mts", batch(100)...)
+		got := x.shows(LimitWindow)
+		if !strings.HasPrefix(got, "limited by window 2 on 1 binds at a round trip of ") {
+			t.Errorf("it says %q", got)
+		}
+	})
 }
 
 func TestTheLiveViewNamesTheRoundTrip(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.Window = 2 })
-	x.send("mts", batch(20)...)
-	x.Status() // the best round trip is seen
-	smsc.SetBehaviour(smpptest.Behaviour{AnswerDelay: 200 * time.Millisecond})
-	more := batch(100)
-	for i := range more {
-		more[i].ID += 1000
-	}
-	x.post("mts", more...)
-	if got := x.shows(LimitRoundTrip); !strings.Contains(got, "at best") {
-		t.Errorf("it says %q", got)
-	}
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.Window = 2 })
+		x.send("mts", batch(20)...)
+		x.Status() // the best round trip is seen
+		smsc.SetBehaviour(smpptest.Behaviour{AnswerDelay: 200 * time.Millisecond})
+		more := batch(100)
+		for i := range more {
+			more[i].ID += 1000
+		}
+		x.post("mts", more...)
+		if got := x.shows(LimitRoundTrip); !strings.Contains(got, "at best") {
+			t.Errorf("it says %q", got)
+		}
+	})
 }
 
 func TestTheLiveViewNamesTheDatabase(t *testing.T) {
-	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.QueueLimit = 50 })
-	release := make(chan struct{})
-	t.Cleanup(sync.OnceFunc(func() { close(release) }))
-	go func() {
-		// The first result is never stored; the others wait behind it.
-		_ = x.Send(within(t), "mts", batch(50), func(r Result) { <-release; x.note(r) })
-	}()
-	if got := x.shows(LimitDatabase); !strings.HasPrefix(got, "limited by the database: ") {
-		t.Errorf("it says %q", got)
-	}
+	virtually(t, func(t *testing.T) {
+		x, _ := connected(t, smpptest.Behaviour{}, func(c *OperatorConfig) { c.QueueLimit = 50 })
+		release := make(chan struct{})
+		t.Cleanup(sync.OnceFunc(func() { close(release) }))
+		go func() {
+			// The first result is never stored; the others wait behind it.
+			_ = x.Send(within(t), "mts", batch(50), func(r Result) { <-release; x.note(r) })
+		}()
+		if got := x.shows(LimitDatabase); !strings.HasPrefix(got, "limited by the database: ") {
+			t.Errorf("it says %q", got)
+		}
+	})
 }
 
 func TestTheLiveViewNamesTheOperator(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{StormEvery: 1, StormFor: time.Hour})
-	x.post("mts", batch(20)...)
-	if got := x.shows(LimitOperator); !strings.Contains(got, "throttled by the operator until ") ||
-		!strings.Contains(got, "backlog") {
-		t.Errorf("it says %q", got)
-	}
-	smsc.SetBehaviour(smpptest.Behaviour{RefuseBinds: 1 << 30})
-	smsc.Cut()
-	x.until("the loss of the link", func() bool { return strings.HasPrefix(x.Status()[0].Explanation, "not bound: ") })
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{StormEvery: 1, StormFor: time.Hour})
+		x.post("mts", batch(20)...)
+		if got := x.shows(LimitOperator); !strings.Contains(got, "throttled by the operator until ") ||
+			!strings.Contains(got, "backlog") {
+			t.Errorf("it says %q", got)
+		}
+		smsc.SetBehaviour(smpptest.Behaviour{RefuseBinds: 1 << 30})
+		smsc.Cut()
+		x.until("the loss of the link", func() bool { return strings.HasPrefix(x.Status()[0].Explanation, "not bound: ") })
+	})
 }
 
 func TestEveryMetricExistsAtZeroFromTheStart(t *testing.T) {

@@ -66,8 +66,7 @@ func (s *service) heard() ([]Dial, []Answered, []error) {
 // dialable is a box with the service and a client operator bound to a new SMSC.
 func dialable(t *testing.T, b smpptest.Behaviour, change ...func(*OperatorConfig)) (*box, *service, *smpptest.SMSC) {
 	t.Helper()
-	smsc := newSMSC(t, behaving(b))
-	cfg := account(smsc.Addr())
+	smsc, cfg := operatorOf(t, b)
 	for _, f := range change {
 		f(&cfg)
 	}
@@ -257,50 +256,51 @@ func waitFor(t *testing.T, condition func() bool) {
 // A gateway may answer a screen only when the person has typed: that holds up no message and outlives the response
 // timeout of SMS.
 func TestAScreenThatWaitsForInputHoldsNoWindow(t *testing.T) {
-	t.Parallel()
-	x, s, smsc := dialable(t, smpptest.Behaviour{}, func(c *OperatorConfig) {
-		c.Window, c.ResponseTimeout = 1, 200*time.Millisecond
+	virtually(t, func(t *testing.T) {
+		x, s, smsc := dialable(t, smpptest.Behaviour{}, func(c *OperatorConfig) {
+			c.Window, c.ResponseTimeout = 1, 200*time.Millisecond
+		})
+		p, _ := smpptest.USSDProfileNamed("eyeline")
+		var calls []*smpptest.Call
+		for i := range 20 {
+			call, err := smsc.Dial(within(t), p, string(number(i)), "*377*888#")
+			if err != nil {
+				t.Fatal(err)
+			}
+			calls = append(calls, call)
+		}
+		for _, call := range calls {
+			if _, err := call.Screen(within(t)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r := x.send("mts", sms(1, number(50), "a"))[1]; r.Class != OK {
+			t.Errorf("a message beside 20 open dialogues got %+v", r)
+		}
+		// A message that the operator swallows shows that the response timeout of SMS is long over.
+		smsc.SetBehaviour(smpptest.Behaviour{Swallow: 1})
+		x.post("mts", sms(2, number(51), "a"))
+		if r := x.await(2)[2]; r.Class != Unknown {
+			t.Fatalf("got %+v", r)
+		}
+		if _, answers, _ := s.heard(); len(answers) != 0 {
+			t.Fatalf("%d screens were answered or given up", len(answers))
+		}
+		if err := calls[0].Press(within(t), "1"); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { _, answers, _ := s.heard(); return len(answers) == 1 })
+		if _, answers, _ := s.heard(); answers[0].Err != nil || answers[0].Status != smpp.StatusOK {
+			t.Errorf("got %+v", answers[0])
+		}
+		if err := calls[1].Abort(within(t)); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { _, answers, _ := s.heard(); return len(answers) == 2 })
+		if _, answers, _ := s.heard(); answers[1].Status == smpp.StatusOK {
+			t.Errorf("an abort was answered with %+v", answers[1])
+		}
 	})
-	p, _ := smpptest.USSDProfileNamed("eyeline")
-	var calls []*smpptest.Call
-	for i := range 20 {
-		call, err := smsc.Dial(within(t), p, string(number(i)), "*377*888#")
-		if err != nil {
-			t.Fatal(err)
-		}
-		calls = append(calls, call)
-	}
-	for _, call := range calls {
-		if _, err := call.Screen(within(t)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if r := x.send("mts", sms(1, number(50), "a"))[1]; r.Class != OK {
-		t.Errorf("a message beside 20 open dialogues got %+v", r)
-	}
-	// A message that the operator swallows shows that the response timeout of SMS is long over.
-	smsc.SetBehaviour(smpptest.Behaviour{Swallow: 1})
-	x.post("mts", sms(2, number(51), "a"))
-	if r := x.await(2)[2]; r.Class != Unknown {
-		t.Fatalf("got %+v", r)
-	}
-	if _, answers, _ := s.heard(); len(answers) != 0 {
-		t.Fatalf("%d screens were answered or given up", len(answers))
-	}
-	if err := calls[0].Press(within(t), "1"); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, func() bool { _, answers, _ := s.heard(); return len(answers) == 1 })
-	if _, answers, _ := s.heard(); answers[0].Err != nil || answers[0].Status != smpp.StatusOK {
-		t.Errorf("got %+v", answers[0])
-	}
-	if err := calls[1].Abort(within(t)); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, func() bool { _, answers, _ := s.heard(); return len(answers) == 2 })
-	if _, answers, _ := s.heard(); answers[1].Status == smpp.StatusOK {
-		t.Errorf("an abort was answered with %+v", answers[1])
-	}
 }
 
 // Two binds or a rebind in mid-dialogue: the bind the last PDU came from, and if it is gone any other of the operator.
