@@ -126,6 +126,11 @@ func (d *demo) start(ctx context.Context, command *demoCommand, config Config) e
 	operator.Binds, operator.Window, operator.Rate = 2, 100, 1000
 	operator.Roles, operator.Source, operator.Cost = []string{"sms", "ussd"}, "SCHOOL", "2.50"
 	config.DataDir, config.Operators = command.DataDir, []OperatorConfig{operator}
+	// The page of phones is an aggregator, too: the same dialogue over HTTP.
+	aggregator := phones.Aggregator{Link: "page", Secret: rand.Text()}
+	config.USSD.HTTP = append(config.USSD.HTTP, USSDCallerConfig{
+		Name: aggregator.Link, Convention: "africastalking", Secret: aggregator.Secret,
+	})
 	config.HTTP.Listen, config.Admin.Listen, config.SMPP.Listen = command.HTTP, command.Admin, command.SMPP
 	config.Mail.Smarthost, config.Mail.TLS = catcher.Addr(), "none"
 	app, err := StartApp(ctx, config, d.log)
@@ -145,7 +150,7 @@ func (d *demo) start(ctx context.Context, command *demoCommand, config Config) e
 	}
 	page, err := box.Open(phones.Config{
 		City: d.pageCity(config.USSD.Code), Gateway: "http://" + app.HTTP, StateFile: filepath.Join(d.dir, "devices.json"),
-		Log: d.log, Now: time.Now,
+		Aggregator: aggregator, Log: d.log, Now: time.Now,
 	})
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"zvonok/gateway/smpp/smpptest"
+	"zvonok/templates/gsm"
 )
 
 // callTimeout bounds a USSD dialogue in which the network says nothing.
@@ -52,9 +53,9 @@ func StartBox(config BoxConfig) (*Box, error) {
 	return b, nil
 }
 
-// Open makes the box's page; its Dial and Reply are the box's own.
+// Open makes the box's page; its Dial, HangUp and Reply are the box's own.
 func (b *Box) Open(config Config) (*Page, error) {
-	config.Dial, config.Reply = b.dial, b.reply
+	config.Dial, config.HangUp, config.Reply = b.dial, b.hangUp, b.reply
 	page, err := New(config)
 	if err != nil {
 		return nil, err
@@ -79,7 +80,7 @@ func (b *Box) dial(ctx context.Context, number, text string) error {
 	code := strings.HasPrefix(text, "*") || strings.HasPrefix(text, "#")
 	if code || !open {
 		if !code {
-			return errors.New("no dialogue is open; dial a code such as *377*888#")
+			return errNoDialogue
 		}
 		var err error
 		if call, err = b.smsc.Dial(ctx, b.profile, digits, text); err != nil {
@@ -114,15 +115,48 @@ func (b *Box) show(number string, call *smpptest.Call) {
 			screen, err = call.Screen(ctx) // the last screen may stand there all the same
 		}
 		cancel()
+		if err != nil && !b.holds(number, call) {
+			return // hung up, or dialled anew
+		}
 		if err != nil {
 			page.Shown(number, Screen{Text: "Connection problem or invalid MMI code", End: true, At: page.config.Now()})
 			return
 		}
-		page.Shown(number, Screen{Text: screen.Text, End: screen.End, At: page.config.Now()})
+		page.Shown(number, Screen{Text: screen.Text, End: screen.End, Note: formOf(screen.Text), At: page.config.Now()})
 		if screen.End {
 			return
 		}
 	}
+}
+
+// holds says whether a call is the phone's open one.
+func (b *Box) holds(number string, call *smpptest.Call) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.calls[number] == call
+}
+
+// hangUp breaks the phone's dialogue off, as a person does who closes the window.
+func (b *Box) hangUp(ctx context.Context, number string) error {
+	b.mu.Lock()
+	call, open := b.calls[number]
+	delete(b.calls, number)
+	b.mu.Unlock()
+	if !open {
+		return nil
+	}
+	if err := call.Abort(ctx); err != nil {
+		return fmt.Errorf("hang up: %w", err)
+	}
+	return nil
+}
+
+// formOf says how much room a screen takes of what old phones show (spec/ussd.md section 3).
+func formOf(text string) string {
+	if septets, ok := gsm.Septets(text); ok {
+		return fmt.Sprintf("GSM-7, %d/160", septets)
+	}
+	return fmt.Sprintf("UCS-2, %d/70", gsm.Units(text))
 }
 
 func (b *Box) reply(ctx context.Context, number, text string) error {

@@ -38,6 +38,7 @@ const (
 // City is what the page shows: people, their phones, and the devices it plays.
 type City struct {
 	Code    string   `json:"code"` // the USSD service code
+	HTTP    bool     `json:"http"` // there is an aggregator besides the operator; set by New
 	Schools []School `json:"schools"`
 	Phones  []Phone  `json:"phones"`
 }
@@ -81,9 +82,11 @@ type Message struct {
 
 // Screen is a line of a USSD dialogue: what was dialled, or what came back.
 type Screen struct {
-	Mine bool      `json:"mine"` // dialled or typed on the phone
-	Text string    `json:"text"`
-	End  bool      `json:"end"`
+	Mine bool   `json:"mine"` // dialled or typed on the phone
+	Text string `json:"text"`
+	End  bool   `json:"end"`
+	// Note says in what form the screen came, "UCS-2, 63 of 70"; empty when nothing is to be said.
+	Note string    `json:"note,omitempty"`
 	At   time.Time `json:"at"`
 }
 
@@ -94,6 +97,10 @@ type Config struct {
 	// Dial plays a phone's keys to the operator: a service code begins a
 	// dialogue, anything else answers the open one.
 	Dial func(ctx context.Context, number, text string) error
+	// HangUp closes the phone's open dialogue, if there is one.
+	HangUp func(ctx context.Context, number string) error
+	// Aggregator, when it has a link, offers the phones a second way: USSD over HTTP.
+	Aggregator Aggregator
 	// Reply sends an SMS from a phone to the gateway.
 	Reply func(ctx context.Context, number, text string) error
 	// StateFile keeps the devices' event numbers over a restart.
@@ -107,6 +114,7 @@ type Page struct {
 	config Config
 	client *http.Client
 	keys   map[string]string // device name to key
+	http   *aggregator       // nil when there is none
 
 	mu        sync.Mutex
 	inbox     map[string][]Message
@@ -122,6 +130,13 @@ func New(config Config) (*Page, error) {
 		config: config, client: &http.Client{Timeout: deviceTime}, keys: map[string]string{},
 		inbox: map[string][]Message{}, screens: map[string][]Screen{},
 		listeners: map[chan []byte]struct{}{}, sequence: map[string]int64{},
+	}
+	if config.Aggregator.Link != "" {
+		p.config.City.HTTP = true
+		p.http = &aggregator{
+			Aggregator: config.Aggregator, client: p.client, gateway: config.Gateway, code: config.City.Code,
+			sessions: map[string]*session{},
+		}
 	}
 	for _, school := range config.City.Schools {
 		for _, device := range slices.Concat(school.Doors, school.Tills) {
@@ -195,6 +210,7 @@ func (p *Page) Handler() http.Handler {
 	mux.HandleFunc("GET /state", p.state)
 	mux.HandleFunc("GET /events", p.events)
 	mux.HandleFunc("POST /dial", p.dial)
+	mux.HandleFunc("POST /hangup", p.hangUp)
 	mux.HandleFunc("POST /reply", p.reply)
 	mux.HandleFunc("POST /tap", p.tap)
 	mux.HandleFunc("POST /sale", p.sale)
@@ -261,14 +277,43 @@ func (p *Page) events(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Page) dial(w http.ResponseWriter, r *http.Request) {
-	var body struct{ Number, Text string }
+	var body struct{ Number, Text, Line string }
 	if !read(w, r, &body) {
 		return
 	}
 	p.Shown(body.Number, Screen{Mine: true, Text: body.Text, At: p.config.Now()})
-	if err := p.config.Dial(r.Context(), body.Number, body.Text); err != nil {
+	var err error
+	if body.Line == lineHTTP && p.http != nil {
+		var screen Screen
+		if screen, err = p.http.ask(r.Context(), body.Number, body.Text); err == nil {
+			screen.At, screen.Note = p.config.Now(), "HTTP"
+			p.Shown(body.Number, screen)
+		}
+	} else {
+		err = p.config.Dial(r.Context(), body.Number, body.Text)
+	}
+	if err != nil {
 		p.Shown(body.Number, Screen{Text: "MMI: " + err.Error(), End: true, At: p.config.Now()})
 	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// lineHTTP in a request of the page means the aggregator; anything else is the operator.
+const lineHTTP = "http"
+
+func (p *Page) hangUp(w http.ResponseWriter, r *http.Request) {
+	var body struct{ Number, Line string }
+	if !read(w, r, &body) {
+		return
+	}
+	hangUp := p.config.HangUp
+	if body.Line == lineHTTP && p.http != nil {
+		hangUp = p.http.hangUp
+	}
+	if err := hangUp(r.Context(), body.Number); err != nil {
+		p.config.Log.Warn("hang up on the page of phones", "error", err)
+	}
+	p.Shown(body.Number, Screen{Mine: true, Text: "✕", End: true, At: p.config.Now()})
 	w.WriteHeader(http.StatusNoContent)
 }
 

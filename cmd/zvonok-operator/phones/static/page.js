@@ -2,16 +2,20 @@
 
 const texts = {
   en: {
-    title: "the page of phones", schools: "Doors and tills", phones: "Phones", open: "Open phone", in: "Tap in", out: "Tap out",
-    buffet: "Buffet 70.00", lunch: "Lunch 110.00", show: "Phones", search: "Name or class", number: "Phone number",
-    dial: "Dial", answer: "Send", reply: "Reply by SMS", nobody: "alone", ok: "recorded", lost: "The connection is lost; it comes back by itself.",
-    other: "Русский", bun: "Bun",
+    title: "the page of phones", schools: "Doors and tills", phones: "Phones", open: "Open", in: "In", out: "Out",
+    buffet: "Bun 70", lunch: "Lunch 110", benefit: "Benefit 95", show: "phones", search: "Name or class", number: "Phone number",
+    school: "School", door: "Door", till: "Till", dial: "Call", answer: "Send", reply: "Send", replyHint: "STOP, START, a question", nobody: "nobody leads",
+    led: "led by", ok: "recorded", lost: "The connection is lost; it comes back by itself.", over: "the dialogue is over", hangup: "✕", line: "The call goes by",
+    first: "menu", balance: "balance", visit: "last visit", meals: "meals", bySMS: "by SMS", latin: "in Latin letters",
+    more: "and % more; search by name or class", empty: "Press “phones” beside a child, or tap its card: the phones of its parents appear here.", other: "Русский", bun: "Bun",
   },
   ru: {
     title: "страница телефонов", schools: "Двери и кассы", phones: "Телефоны", open: "Открыть", in: "Вход", out: "Выход",
-    buffet: "Буфет 70,00", lunch: "Обед 110,00", show: "Телефоны", search: "Имя или класс", number: "Номер телефона",
-    dial: "Вызов", answer: "Ответить", reply: "Ответить по SMS", nobody: "без сопровождения", ok: "записано", lost: "Связь потеряна, восстановится сама.",
-    other: "English", bun: "Булочка",
+    buffet: "Булочка 70", lunch: "Обед 110", benefit: "Льгота 95", show: "телефоны", search: "Имя или класс", number: "Номер телефона",
+    school: "Организация", door: "Дверь", till: "Касса", dial: "Вызов", answer: "Ответить", reply: "Отправить", replyHint: "СТОП, СТАРТ, вопрос", nobody: "никто не ведёт",
+    led: "ведёт", ok: "записано", lost: "Связь потеряна, восстановится сама.", over: "диалог окончен", hangup: "✕", line: "Вызов идёт через",
+    first: "меню", balance: "баланс", visit: "визит", meals: "питание", bySMS: "всё по SMS", latin: "латиницей",
+    more: "и ещё %; ищите по имени или классу", empty: "Нажмите «телефоны» у ребёнка или приложите его карту: здесь появятся телефоны родителей.", other: "English", bun: "Булочка",
   },
 };
 let language = navigator.language.startsWith("ru") ? "ru" : "en";
@@ -46,11 +50,15 @@ function showSchool() {
   showChildren();
 }
 
+const listed = 60; // children shown at once
+
 function showChildren() {
   const s = school();
   const wanted = $("search").value.trim().toLowerCase();
-  const list = s.children.filter((c) => (c.name + " " + c.group).toLowerCase().includes(wanted)).slice(0, 60);
+  const found = s.children.filter((c) => (c.name + " " + c.group).toLowerCase().includes(wanted));
+  const list = found.slice(0, listed);
   $("children").replaceChildren(...list.map((child) => childRow(s, child)));
+  $("more").textContent = found.length > listed ? t("more").replace("%", found.length - listed) : "";
 }
 
 function childRow(s, child) {
@@ -63,7 +71,7 @@ function childRow(s, child) {
   const companion = row.querySelector(".companion");
   if (child.companions && child.companions.length) {
     companion.hidden = false;
-    companion.replaceChildren(new Option(t("nobody"), ""), ...child.companions.map((c) => new Option(c, c)));
+    companion.replaceChildren(new Option(t("nobody"), ""), ...child.companions.map((c) => new Option(`${t("led")} ${c}`, c)));
     companion.selectedIndex = 1;
   }
   const act = async (path, body) => {
@@ -77,8 +85,12 @@ function childRow(s, child) {
   row.querySelector(".out").onclick = () => tap("out");
   row.querySelector(".buffet").onclick = () => act("/sale", { device: $("till").value, card: child.card, kind: "buffet", item: t("bun"), total: "70.00" });
   row.querySelector(".lunch").onclick = () => act("/sale", { device: $("till").value, card: child.card, kind: "hot", meal: "lunch", total: "110.00" });
-  row.querySelector(".show").onclick = () => child.phones.forEach(openPhone);
-  for (const button of row.querySelectorAll(".buffet, .lunch")) button.hidden = s.tills.length === 0;
+  row.querySelector(".benefit").onclick = () => act("/sale", { device: $("till").value, card: child.card, kind: "subsidised", meal: "breakfast", total: "95.00" });
+  row.querySelector(".show").onclick = () => {
+    const phones = child.phones.map(openPhone);
+    if (phones.length) phones[0].scrollIntoView({ block: "nearest", behavior: "smooth" });
+  };
+  row.querySelector(".sales").hidden = s.tills.length === 0;
   return row;
 }
 
@@ -90,19 +102,47 @@ function openPhone(number) {
   phone.querySelector(".owner").textContent = owner ? owner.owner : "";
   phone.querySelector(".digits").textContent = number;
   phone.querySelector(".close").onclick = () => { open.delete(number); phone.remove(); };
+  translate(phone);
+  const text = phone.querySelector(".text");
+  const way = () => phone.querySelector(".way").value;
   const tab = (name) => {
     phone.dataset.tab = name;
-    phone.querySelector(".send").textContent = name === "sms" ? t("reply") : t("dial");
-    phone.querySelector(".text").value = name === "ussd" && dialogueOver(number) ? state.city.code : "";
+    text.value = name === "ussd" && dialogueOver(number) ? state.city.code : "";
+    text.placeholder = name === "sms" ? t("replyHint") : "";
+    keys(phone);
+    showLast(phone);
   };
   phone.querySelector(".tab-sms").onclick = () => tab("sms");
   phone.querySelector(".tab-ussd").onclick = () => tab("ussd");
-  phone.querySelector(".keys").onsubmit = async (event) => {
-    event.preventDefault();
-    const text = phone.querySelector(".text").value;
-    phone.querySelector(".text").value = "";
-    await post(phone.dataset.tab === "sms" ? "/reply" : "/dial", { number, text });
+  const send = (what) => {
+    text.value = "";
+    return post(phone.dataset.tab === "sms" ? "/reply" : "/dial", { number, text: what, line: way() });
   };
+  phone.querySelector(".keys").onsubmit = (event) => {
+    event.preventDefault();
+    if (text.value !== "") send(text.value);
+  };
+  phone.querySelector(".hangup").onclick = () => post("/hangup", { number, line: way() });
+  phone.querySelector(".line").hidden = !state.city.http;
+  phone.querySelector(".way").onchange = () => { if (!dialogueOver(number)) post("/hangup", { number, line: way() === "http" ? "smpp" : "http" }); };
+  phone.querySelector(".codes").replaceChildren(...shortcuts().map(([code, what]) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = code;
+    button.textContent = what;
+    button.onclick = () => send(code);
+    return button;
+  }));
+  phone.querySelector(".pad").replaceChildren(...[..."123456789*0#"].map((key) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = key;
+    button.onclick = () => {
+      if (text.value === state.city.code) text.value = "";
+      text.value += key;
+    };
+    return button;
+  }));
   tab("sms");
   phone.querySelector(".messages").replaceChildren(...(state.inbox[number] || []).map(messageLine).reverse());
   phone.querySelector(".screens").replaceChildren(...(state.screens[number] || []).map(screenLine));
@@ -110,6 +150,28 @@ function openPhone(number) {
   open.set(number, phone);
   $("handsets").prepend(phone);
   return phone;
+}
+
+// shortcuts are what a person would dial, with what it shows.
+function shortcuts() {
+  const begin = state.city.code.replace(/#$/, "");
+  return [
+    [state.city.code, t("first")], [begin + "*1#", t("balance")], [begin + "*2#", t("visit")], [begin + "*3#", t("meals")],
+    [begin + "*4#", t("bySMS")], ["#" + state.city.code.replace(/^\*/, ""), t("latin")],
+  ];
+}
+
+// keys shows what the phone's buttons do now.
+function keys(phone) {
+  const ussd = phone.dataset.tab === "ussd";
+  const over = dialogueOver(phone.dataset.number);
+  phone.querySelector(".send").textContent = !ussd ? t("reply") : over ? t("dial") : t("answer");
+  phone.querySelector(".hangup").hidden = !ussd || over;
+}
+
+function showLast(phone) {
+  const glass = phone.querySelector(".glass");
+  glass.scrollTop = phone.dataset.tab === "ussd" ? glass.scrollHeight : 0;
 }
 
 function dialogueOver(number) {
@@ -126,12 +188,21 @@ function line(text, at) {
   return item;
 }
 
-function messageLine(message) { return line(message.text, message.at); }
+function messageLine(message) {
+  const item = line(message.text, message.at);
+  const from = document.createElement("span");
+  from.className = "from";
+  from.textContent = message.from;
+  item.prepend(from);
+  return item;
+}
 
 function screenLine(screen) {
   const item = line(screen.text, screen.at);
   item.classList.toggle("mine", screen.mine);
   item.classList.toggle("end", screen.end);
+  item.dataset.end = t("over");
+  if (screen.note) item.querySelector("time").textContent += " · " + screen.note;
   return item;
 }
 
@@ -152,8 +223,9 @@ function onUSSD({ number, screen }) {
   const phone = open.get(number);
   if (!phone) { openPhone(number); return; }
   phone.querySelector(".screens").append(screenLine(screen));
-  phone.querySelector(".glass").scrollTop = phone.querySelector(".glass").scrollHeight;
-  if (phone.dataset.tab === "ussd") phone.querySelector(".send").textContent = screen.end ? t("dial") : t("answer");
+  if (phone.dataset.tab !== "ussd") return;
+  keys(phone);
+  showLast(phone);
 }
 
 // Events that come while the state is being loaded wait for it; those that it
@@ -193,14 +265,17 @@ function words() {
   document.documentElement.lang = language;
   translate(document);
   $("language").textContent = t("other");
-  $("search").placeholder = t("search");
-  $("number").placeholder = t("number");
   if (school()) showSchool();
+  for (const number of [...open.keys()]) { open.get(number).remove(); open.delete(number); openPhone(number); }
 }
 
 $("school").onchange = showSchool;
 $("search").oninput = showChildren;
-$("open").onclick = () => { const number = $("number").value.trim(); if (number) openPhone(number); };
+$("opener").onsubmit = (event) => {
+  event.preventDefault();
+  const number = $("number").value.replace(/[^+0-9]/g, "");
+  if (number) openPhone(number);
+};
 $("language").onclick = () => { language = language === "ru" ? "en" : "ru"; words(); };
 words();
 listen();
