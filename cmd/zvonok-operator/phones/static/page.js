@@ -75,6 +75,7 @@ function childRow(s, child) {
     companion.selectedIndex = 1;
   }
   const act = async (path, body) => {
+    answer.textContent = "";
     const { ok, data } = await post(path, body);
     const rejected = (data.rejected || [])[0];
     answer.classList.toggle("bad", !ok || !!rejected);
