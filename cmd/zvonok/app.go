@@ -30,6 +30,7 @@ import (
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/notice"
+	"zvonok/gateway/push"
 	"zvonok/gateway/smpp"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
@@ -147,7 +148,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	for _, o := range operators {
 		names = append(names, o.Name)
 	}
-	deliveryMetrics := delivery.NewMetrics(a.registry, append([]string{"mail"}, names...))
+	deliveryMetrics := delivery.NewMetrics(a.registry, append([]string{"mail", "push"}, names...))
 	var (
 		sender   *delivery.Sender
 		receipts *delivery.Receipts
@@ -233,13 +234,30 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		Log:         log.With("part", "mail"), Metrics: deliveryMetrics, Now: now,
 	})
 
+	// The notifications in browsers.
+	browsers, err := newPush(config, log.With("part", "push"), a.registry)
+	if err != nil {
+		return nil, err
+	}
+	a.stops.add("push connections", func(context.Context) error { browsers.Close(); return nil })
+	pusher, err := delivery.NewPusher(delivery.PusherConfig{
+		Pool: pool, Desk: desk, Sender: browsers, Process: name, Key: linkKey,
+		Log: log.With("part", "push"), Metrics: deliveryMetrics, Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	a.stops.add("proofs of push delivery", func(context.Context) error { pusher.Close(); return nil })
+
 	// The workers.
 	workers := river.NewWorkers()
 	sender.Register(workers)
 	mailer.Register(workers)
+	pusher.Register(workers)
 	teller.Register(workers)
 	queues := sender.Queues()
 	maps.Copy(queues, mailer.Queues())
+	maps.Copy(queues, pusher.Queues())
 	queues[river.QueueDefault] = river.QueueConfig{MaxWorkers: noticeWorkers}
 	client, err := river.NewClient(riverpgxv5.New(queuePool), &river.Config{
 		ID: name, Schema: pg.RiverSchema, Queues: queues, Workers: workers, Logger: quiet(log.With("part", "queue")),
@@ -358,6 +376,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	mux.Handle("/pay/", banks.Handler())
 	mux.Handle("/api/v1/topup-points", banks.DirectoryHandler())
 	mux.Handle(notice.UnsubscribePath, unsubscribe)
+	mux.Handle(push.AckPath, pusher)
 	mux.Handle("/ussd/http/", dialogue.Handler())
 	a.HTTP, err = a.serve("HTTP", config.HTTP.Listen, "http.listen", secured(mux))
 	if err != nil {

@@ -32,6 +32,7 @@ type Config struct {
 	Admin    ListenConfig   `toml:"admin"` // metrics, health, profiles, the job queue's page
 	SMPP     SMPPConfig     `toml:"smpp"`
 	Mail     MailConfig     `toml:"mail"`
+	Push     PushConfig     `toml:"push"`
 	USSD     USSDConfig     `toml:"ussd"`
 	Notice   NoticeConfig   `toml:"notice"`
 	Log      LogConfig      `toml:"log"`
@@ -81,6 +82,14 @@ type MailConfig struct {
 	// BounceListen takes bounces (RFC 3464) sent to the return path; empty: none are taken.
 	BounceListen string `toml:"bounce_listen"`
 	BounceDomain string `toml:"bounce_domain"`
+}
+
+// PushConfig is about notifications in browsers.
+type PushConfig struct {
+	// Contact is whom a push service turns to, a mailbox or an https address; empty: the mailbox of mail.from.
+	Contact string `toml:"contact"`
+	// Services are hosts of push services besides those of the usual browsers; ".example.org" is all hosts below it.
+	Services []string `toml:"services"`
 }
 
 // USSDConfig is the service code.
@@ -385,6 +394,14 @@ func (c *Config) validate() error {
 	}
 	if _, err := mail.ParseAddress(c.Mail.From); err != nil {
 		return fmt.Errorf("mail.from: %q is not a mail address such as \"School <pass@example.org>\"", c.Mail.From)
+	}
+	if c.Push.Contact != "" && !strings.Contains(c.Push.Contact, "@") && !strings.HasPrefix(c.Push.Contact, "https://") {
+		return fmt.Errorf("push.contact: %q is neither a mailbox nor an https address", c.Push.Contact)
+	}
+	for _, service := range c.Push.Services {
+		if !regexp.MustCompile(`^\.?[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+$`).MatchString(service) {
+			return fmt.Errorf("push.services: %q is not a host such as push.example.org", service)
+		}
 	}
 	if !regexp.MustCompile(`^\*[0-9]+(\*[0-9]+)*#$`).MatchString(c.USSD.Code) {
 		return fmt.Errorf("ussd.code: %q is not a service code such as *377*888#", c.USSD.Code)

@@ -86,6 +86,11 @@ func (m *mailParts) intake(bounced func(context.Context, email.Bounce) error) *e
 // keptKey reads a key of this installation, or makes it: what it signs (return
 // paths, links in letters) comes back days later, so it must outlive the process.
 func keptKey(path string) ([]byte, error) {
+	return keptSecret(path, func() ([]byte, error) { return []byte(rand.Text() + rand.Text()), nil })
+}
+
+// keptSecret reads a secret of this installation, or makes it.
+func keptSecret(path string, make func() ([]byte, error)) ([]byte, error) {
 	key, err := os.ReadFile(path)
 	if err == nil {
 		return key, nil
@@ -93,7 +98,9 @@ func keptKey(path string) ([]byte, error) {
 	if !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read a key: %w", err)
 	}
-	key = []byte(rand.Text() + rand.Text())
+	if key, err = make(); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("keep a key: %w", err)
 	}

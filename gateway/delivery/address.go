@@ -65,19 +65,23 @@ func OptIn(ctx context.Context, q pg.Querier, channel subscription.Channel, addr
 }
 
 // recordHealth counts permanent refusals and clears the count of addresses that
-// took a message.
+// are proved to be alive. A refusal longer ago than refusalMemory does not count:
+// a mailbox is only ever known to refuse, since a relay takes letters for dead
+// ones, too, and lets them bounce.
 func recordHealth(ctx context.Context, tx pgx.Tx, now time.Time, channel subscription.Channel, sick, well []string) error {
 	if len(sick) > 0 {
 		slices.Sort(sick)
 		_, err := tx.Exec(ctx, `
-			INSERT INTO delivery.address (channel, address, refusals)
-			SELECT $1, address, count(*) FROM unnest($2::text[]) AS s (address) GROUP BY address ORDER BY address
+			INSERT INTO delivery.address AS a (channel, address, refusals, refused_at, suppressed_at, reason)
+			SELECT $1, address, count(*), $4, CASE WHEN count(*) >= $3 THEN $4::timestamptz END, 'refused'
+			FROM unnest($2::text[]) AS s (address) GROUP BY address ORDER BY address
 			ON CONFLICT (channel, address) DO UPDATE
-			SET refusals = delivery.address.refusals + excluded.refusals,
-			    suppressed_at = CASE WHEN delivery.address.refusals + excluded.refusals >= $3
-			                    THEN coalesce(delivery.address.suppressed_at, $4) END,
+			SET refusals = excluded.refusals + CASE WHEN a.refused_at > $4 - $5::interval THEN a.refusals ELSE 0 END,
+			    refused_at = $4,
+			    suppressed_at = CASE WHEN a.suppressed_at IS NOT NULL THEN a.suppressed_at
+			        WHEN excluded.refusals + CASE WHEN a.refused_at > $4 - $5::interval THEN a.refusals ELSE 0 END >= $3 THEN $4 END,
 			    reason = 'refused'`,
-			string(channel), sick, deadAfterRefusals, now)
+			string(channel), sick, deadAfterRefusals, now, refusalMemory)
 		if err != nil {
 			return fmt.Errorf("count refusals: %w", err)
 		}

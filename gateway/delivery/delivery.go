@@ -34,7 +34,8 @@ const (
 	maxLate  = 100_000          // rows remembered for a late answer
 	lateLife = 10 * time.Minute // for so long
 
-	deadAfterRefusals = 2 // permanent refusals in a row before an address counts as dead
+	deadAfterRefusals = 2                   // permanent refusals in a row before an address counts as dead
+	refusalMemory     = 30 * 24 * time.Hour // for so long a refusal counts
 
 	freshWait = 15 * time.Second // an unknown pass waits this long for a receipt before it is sent again
 	laterWait = 10 * time.Minute // an unknown top-up or threshold waits this long
@@ -77,7 +78,7 @@ type Draft struct {
 	Organisation   ledger.OrganisationID   // whose news it is, for a recall; 0 for none
 	Topic          string                  // a closed list: the topics of notices and 'code', 'reply', 'service'
 	Channel        subscription.Channel
-	Address        string // digits of a phone, or a mailbox
+	Address        string // digits of a phone, a mailbox, or push.Address
 	Priority       carrier.Priority
 	Again          Again
 	Expires        time.Time // the end of its life: not sent after it
@@ -140,14 +141,14 @@ func (d *Desk) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, drafts []D
 		id := first[i]
 		stored[i] = Stored{ID: id, At: now}
 		operator, state, reason := "", Queued, ""
-		key := jobKey{queue: mailQueue(draft.Priority), kind: draft.Channel, priority: draft.Priority, notBefore: draft.NotBefore}
+		key := jobKey{queue: queueOf(draft.Channel, "", draft.Priority), kind: draft.Channel, priority: draft.Priority, notBefore: draft.NotBefore}
 		if draft.Channel == subscription.SMS {
 			routes := d.route(phone.Number(draft.Address))
 			if len(routes) == 0 {
 				state, reason = Failed, "no_route"
 			} else {
 				operator = routes[0]
-				key.queue, key.operator = smsQueue(operator, draft.Priority), operator
+				key.queue, key.operator = queueOf(draft.Channel, operator, draft.Priority), operator
 			}
 		}
 		row.add(id, draft, state, operator, reason)
@@ -161,7 +162,7 @@ func (d *Desk) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, drafts []D
 			refused = append(refused, rowKey{id, now})
 			continue
 		}
-		if draft.Spare != nil && draft.Channel == subscription.SMS {
+		if draft.Spare != nil && draft.Channel != subscription.Email { // nobody proves that a letter has arrived
 			watches.add(id, draft, now)
 		}
 		if _, seen := jobs[key]; !seen {
@@ -204,10 +205,16 @@ type jobKey struct {
 
 func (k jobKey) params(at time.Time, ids []ID) river.InsertManyParams {
 	options := &river.InsertOpts{Queue: k.queue, Priority: int(k.priority), ScheduledAt: k.notBefore}
-	if k.kind == subscription.SMS {
-		return river.InsertManyParams{Args: SMSArgs{Operator: k.operator, At: at, IDs: ids}, InsertOpts: options}
+	var args river.JobArgs
+	switch k.kind {
+	case subscription.SMS:
+		args = SMSArgs{Operator: k.operator, At: at, IDs: ids}
+	case subscription.Push:
+		args = PushArgs{At: at, IDs: ids}
+	default:
+		args = MailArgs{At: at, IDs: ids}
 	}
-	return river.InsertManyParams{Args: MailArgs{At: at, IDs: ids}, InsertOpts: options}
+	return river.InsertManyParams{Args: args, InsertOpts: options}
 }
 
 // columns gathers rows of delivery.delivery for one INSERT by unnest.

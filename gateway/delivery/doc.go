@@ -2,7 +2,7 @@
 // it: it sends, retries, gives up, and settles by receipt.
 //
 // The rows of delivery.delivery are the truth. A River job ([SMSArgs],
-// [MailArgs]) carries only the ids of a batch and their common time, so that a
+// [MailArgs], [PushArgs]) carries only the ids of a batch and their common time, so that a
 // job of two hundred messages costs what a job of one does.
 //
 // An SMS goes through these states:
@@ -29,8 +29,8 @@
 //   - An unknown outcome is resolved by a late answer or by the receipt, else by
 //     the class of the news ([Again]): never, once within its life, or once
 //     after ten minutes.
-//   - A message that fails for good, or is without a receipt for its recipient's
-//     patience, goes to the next channel once, within its life, as a delivery of
+//   - A message that fails for good, or an SMS or push message without the proof
+//     of its delivery for its recipient's patience, goes to the next channel once, within its life, as a delivery of
 //     its own that its [Trail] leads to.
 //   - A recalled message that has not left does not leave; see [Recall].
 package delivery

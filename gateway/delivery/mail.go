@@ -23,6 +23,7 @@ const (
 	mailJobTime   = 4 * time.Minute // of a job of two hundred letters at a slow relay
 	mailAtOnce    = 8
 	mailRetryWait = 5 * time.Minute // when a failure does not say how long to wait
+	mailLongest   = time.Hour       // to which the waits between attempts grow, for letters that live for a day
 )
 
 // mailOperator stands for the relay where an SMS has its operator.
@@ -156,7 +157,7 @@ func (m *Mailer) claim(ctx context.Context, args MailArgs) ([]claimedLetter, err
 func decideLetter(now time.Time, l claimedLetter) verdict {
 	v := verdict{failures: l.failures, resent: l.resent}
 	if l.outcome == nil {
-		v.state, v.health = Sent, +1
+		v.state = Sent // the relay has it; that the mailbox exists is not proved by that
 		return v
 	}
 	var failure *email.Error
@@ -176,10 +177,14 @@ func decideLetter(now time.Time, l claimedLetter) verdict {
 			v.retryAt = now.Add(failure.RetryAfter)
 		}
 	default: // Temporary, HostDown, Reputation, Misconfigured: the letter is untouched
+		wait := max(failure.RetryAfter, time.Second)
 		if failure.Class == email.Temporary {
+			if l.again != Fresh { // a pass has not the life to be patient
+				wait = max(wait, min(wait<<min(v.failures, 8), mailLongest))
+			}
 			v.failures++
 		}
-		v.state, v.retryAt = Queued, now.Add(max(failure.RetryAfter, time.Second))
+		v.state, v.retryAt = Queued, now.Add(wait)
 		if !v.retryAt.Before(l.expires) {
 			v.state, v.retryAt = Stale, time.Time{}
 		}
@@ -195,7 +200,7 @@ func (m *Mailer) settle(ctx context.Context, tx pgx.Tx, at time.Time, letters []
 		attempts, failures []int16
 		states, reasons    []string
 		messages           []string
-		sick, well         []string
+		sick               []string
 		jobs               []river.InsertManyParams
 		failed             []rowKey
 	)
@@ -220,11 +225,8 @@ func (m *Mailer) settle(ctx context.Context, tx pgx.Tx, at time.Time, letters []
 			status = int64(failure.Code)
 		}
 		statuses = append(statuses, status)
-		switch v.health {
-		case -1:
+		if v.health < 0 {
 			sick = append(sick, l.address)
-		case +1:
-			well = append(well, l.address)
 		}
 		if v.retryAt.IsZero() {
 			continue
@@ -261,7 +263,7 @@ func (m *Mailer) settle(ctx context.Context, tx pgx.Tx, at time.Time, letters []
 		ON CONFLICT DO NOTHING`, at, mailOperator, now, ids, attempts, messages, statuses); err != nil {
 		return fmt.Errorf("store the letters' attempts: %w", err)
 	}
-	if err := recordHealth(ctx, tx, now, subscription.Email, sick, well); err != nil {
+	if err := recordHealth(ctx, tx, now, subscription.Email, sick, nil); err != nil {
 		return err
 	}
 	if len(jobs) > 0 {
@@ -295,7 +297,7 @@ func (m *Mailer) Bounced(ctx context.Context, b email.Bounce) error {
 	return pgx.BeginFunc(ctx, m.config.Pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			UPDATE delivery.delivery SET state = 'failed', reason = $2, settled_at = $3
-			WHERE id = $1 AND channel = 'email' AND state IN ('sent', 'unknown', 'sending') AND at > $3 - interval '14 days'
+			WHERE id = $1 AND channel = 'email' AND state IN ('sent', 'unknown', 'sending') AND at > $3::timestamptz - interval '14 days'
 			RETURNING id, at, address`, b.ID, "bounce "+string(b.Class), now)
 		if err != nil {
 			return fmt.Errorf("settle a bounced letter: %w", err)
@@ -315,7 +317,14 @@ func (m *Mailer) Bounced(ctx context.Context, b email.Bounce) error {
 		if err := m.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
 			return err
 		}
-		if b.Class != email.Address {
+		switch b.Class {
+		case email.Address:
+		case email.Reputation: // the destination is at fault, not the address
+			for _, address := range addresses {
+				m.config.Sender.Pause(address)
+			}
+			return nil
+		default:
 			return nil
 		}
 		return recordHealth(ctx, tx, now, subscription.Email, addresses, nil)

@@ -91,7 +91,7 @@ func stop(ctx context.Context, pool *pgxpool.Pool, f Filter, now time.Time) (int
 		WITH jobs AS MATERIALIZED (
 			SELECT (args->>'at')::timestamptz AS at, args->'ids' AS ids
 			FROM river.river_job
-			WHERE kind IN ('sms', 'mail') AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
+			WHERE kind IN ('sms', 'mail', 'push') AND state IN ('available', 'pending', 'retryable', 'running', 'scheduled')
 		), named AS (
 			SELECT DISTINCT jobs.at, id::bigint AS id
 			FROM jobs, jsonb_array_elements_text(jobs.ids) AS id
@@ -113,13 +113,14 @@ func stop(ctx context.Context, pool *pgxpool.Pool, f Filter, now time.Time) (int
 	return int(tag.RowsAffected()), nil
 }
 
-// hold keeps what is on its way from being sent once more, and what has left
-// from falling back.
+// hold keeps what is on its way from being sent once more or to a further
+// browser, and what has left from falling back.
 func hold(ctx context.Context, pool *pgxpool.Pool, f Filter) error {
 	_, err := pool.Exec(ctx, `
 		WITH flying AS (
 			SELECT d.id, d.at FROM delivery.delivery AS d
-			WHERE (d.state IN ('sending', 'unknown') OR d.spare AND d.state IN ('sent', 'failed', 'partial'))
+			WHERE (d.state IN ('sending', 'unknown') OR d.spare AND d.state IN ('sent', 'failed', 'partial')
+			       OR d.channel = 'push' AND d.state = 'sent')
 			  AND NOT d.recalled AND`+recallFilter+`
 			FOR UPDATE SKIP LOCKED
 		)

@@ -136,6 +136,8 @@ func masked(channel, address string) string {
 	case "email":
 		_, domain, _ := strings.Cut(address, "@")
 		return "***@" + domain
+	case "push":
+		return "the recipient's browsers"
 	default:
 		return "***"
 	}

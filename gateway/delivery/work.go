@@ -51,6 +51,20 @@ func mailQueue(priority carrier.Priority) string {
 	return MailQueue
 }
 
+// queueOf is the queue of a channel's messages of a priority; of SMS, of an operator's.
+func queueOf(channel subscription.Channel, operator string, priority carrier.Priority) string {
+	switch {
+	case channel == subscription.SMS:
+		return smsQueue(operator, priority)
+	case channel != subscription.Push:
+		return mailQueue(priority)
+	case priority == carrier.Bulk:
+		return BulkPushQueue
+	default:
+		return PushQueue
+	}
+}
+
 func queueName(operator string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
@@ -245,10 +259,7 @@ func (w *resolveWorker) Work(ctx context.Context, job *river.Job[ResolveArgs]) e
 			if err := rows.Scan(&id, &key.operator, &key.priority, &key.kind); err != nil {
 				return fmt.Errorf("take unknown deliveries again: %w", err)
 			}
-			key.queue = mailQueue(key.priority)
-			if key.kind == subscription.SMS {
-				key.queue = smsQueue(key.operator, key.priority)
-			}
+			key.queue = queueOf(key.kind, key.operator, key.priority)
 			again[key] = append(again[key], id)
 			resent++
 		}
@@ -283,7 +294,7 @@ func TakeOver(ctx context.Context, tx pgx.Tx, client *river.Client[pgx.Tx], proc
 		WITH jobs AS MATERIALIZED (
 			SELECT (args->>'at')::timestamptz AS at, args->'ids' AS ids
 			FROM river.river_job
-			WHERE state = 'running' AND kind IN ('sms', 'mail') AND attempted_by[array_upper(attempted_by, 1)] = $1
+			WHERE state = 'running' AND kind IN ('sms', 'mail', 'push') AND attempted_by[array_upper(attempted_by, 1)] = $1
 		), claimed AS (
 			SELECT jobs.at, id::bigint AS id FROM jobs, jsonb_array_elements_text(jobs.ids) AS id
 		)

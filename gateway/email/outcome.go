@@ -40,6 +40,7 @@ const (
 	Rcpt     Phase = "rcpt" // RCPT TO
 	Data     Phase = "data" // DATA and the letter, up to the final dot
 	Final    Phase = "final"
+	Bounced  Phase = "bounced" // a notification that came later
 )
 
 // Error is the outcome of a letter that was not accepted.

@@ -365,14 +365,38 @@ func (s *Sender) learn(d *destination, wrong *Error) {
 		s.relayWorks()
 	}
 	if wrong != nil && wrong.Class == Reputation && wrong.Phase != Waiting {
-		if d.paused.IsZero() {
-			s.config.Log.Error("mail destination refuses us and is paused", "phase", wrong.Phase, "code", wrong.Code,
-				"for", reputationPause)
-			s.pauses++
-			s.config.Metrics.paused(s.pauses)
-		}
-		d.paused = now.Add(reputationPause)
+		s.pause(now, d, wrong.Phase, wrong.Code)
 	}
+}
+
+// pause leaves a destination alone for a while, and alarms; the caller holds mu.
+func (s *Sender) pause(now time.Time, d *destination, phase Phase, code int) {
+	if d.paused.IsZero() {
+		s.config.Log.Error("mail destination refuses us and is paused", "phase", phase, "code", code, "for", reputationPause)
+		s.pauses++
+		s.config.Metrics.paused(s.pauses)
+	}
+	d.paused = now.Add(reputationPause)
+}
+
+// Pause leaves the destination of an address alone as a refusal with 5.7.x does:
+// such a refusal may also come later, as a bounce, when the relay is not the
+// destination itself. An address that is none is left.
+func (s *Sender) Pause(address string) {
+	_, domain, err := parseAddress(address)
+	if err != nil {
+		return
+	}
+	now := s.config.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.endPauses(now)
+	d := s.destinations[domain]
+	if d == nil {
+		d = &destination{slots: make(chan struct{}, s.config.PerDestination)}
+		s.destinations[domain] = d
+	}
+	s.pause(now, d, Bounced, 0)
 }
 
 // relayWorks ends a failure of the relay; the caller holds mu.

@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"zvonok/access"
 	"zvonok/access/door"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
@@ -16,7 +15,7 @@ import (
 )
 
 // Alarm is the topic of alarms (D10). Nobody subscribes to it: it goes to every
-// legal representative, by SMS and e-mail at once.
+// legal representative, by SMS, e-mail and push at once.
 const Alarm subscription.Topic = "alarm"
 
 // Limits of alarms.
@@ -25,13 +24,16 @@ const (
 	alarmAgain = "10 minutes"   // the same child's next alarm within this time says nothing new
 )
 
-// alarmChannels are the channels of an alarm: both, since it cannot wait for
-// the proof that one of them worked.
-func alarmChannels(l access.Listener) []subscription.Channel {
-	if l.Email == "" {
-		return []subscription.Channel{subscription.SMS}
+// alarmChannels are the channels of an alarm: all that reach the listener, since
+// it cannot wait for the proof that one of them worked.
+func alarmChannels(l listener) []subscription.Channel {
+	channels := []subscription.Channel{subscription.SMS}
+	for _, channel := range []subscription.Channel{subscription.Email, subscription.Push} {
+		if addressOf(l, channel) != "" {
+			channels = append(channels, channel)
+		}
 	}
-	return []subscription.Channel{subscription.SMS, subscription.Email}
+	return channels
 }
 
 // alarmNews reads the alarms of a job's passes that have not been told: a

@@ -13,6 +13,7 @@ import (
 	"zvonok/access"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
+	"zvonok/gateway/push"
 	"zvonok/gateway/subscription"
 	"zvonok/ledger"
 	"zvonok/ledger/money"
@@ -203,7 +204,7 @@ type listed struct {
 	org      ledger.OrganisationID
 	zone     *time.Location
 	quiet    quietHours
-	listener access.Listener
+	listener listener
 }
 
 // makeDigests composes and queues the digests of a batch of recipients. The
@@ -313,6 +314,16 @@ func allowed(
 		who   access.RepresentativeID
 		child ledger.PersonID
 	}
+	var byPush []access.RepresentativeID
+	for _, l := range list {
+		if l.channel == subscription.Push {
+			byPush = append(byPush, l.who)
+		}
+	}
+	browsers, err := push.Reachable(ctx, tx, byPush)
+	if err != nil {
+		return nil, nil, err
+	}
 	listeners := make(map[pair]access.Listener, len(audience))
 	for _, l := range audience {
 		listeners[pair{l.Representative, l.Child}] = l
@@ -325,16 +336,16 @@ func allowed(
 			o = &digestOutcome{who: l.who, verdict: Nothing}
 			outcomes[l.who] = o
 		}
-		listener, known := listeners[pair{l.who, l.child}]
+		found, known := listeners[pair{l.who, l.child}]
 		switch {
 		case !known:
 			o.verdict = NotRepresentative
-		case listener.Verdict != access.Yes:
-			o.verdict = Reason(listener.Verdict)
-		case !listener.Visits || !listener.Meals:
+		case found.Verdict != access.Yes:
+			o.verdict = Reason(found.Verdict)
+		case !found.Visits || !found.Meals:
 			o.verdict = NotConsented
 		default:
-			l.listener = listener
+			l.listener = listener{Listener: found, browser: browsers[l.who]}
 			kept = append(kept, l)
 		}
 	}
@@ -399,9 +410,7 @@ func (t *Teller) digestDrafts(
 			NotBefore: l.quiet.until(now.In(l.zone)),
 		}
 		draft.Expires = draft.NotBefore.Add(digestLife)
-		style := templates.Style{
-			Language: templates.Language(l.listener.Language), Latin: l.listener.Translit, Texts: t.texts,
-		}
+		style := t.style(l.listener, box.channel)
 		if box.channel == subscription.Email {
 			draft.Letter = letter(digests[box].Mail(style.Language))
 			drafts, owners = append(drafts, draft), append(owners, box.who)

@@ -31,6 +31,15 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 	if err != nil || len(orders) == 0 {
 		return candidates, err
 	}
+	var byPush []access.RepresentativeID
+	for id, order := range orders {
+		if slices.ContainsFunc(order, func(s subscription.Step) bool { return s.Channel == subscription.Push }) {
+			byPush = append(byPush, id)
+		}
+	}
+	if err := findBrowsers(ctx, tx, byPush, candidates); err != nil {
+		return nil, err
+	}
 	type told struct {
 		news    *news
 		who     access.RepresentativeID
@@ -72,7 +81,7 @@ func (c *candidate) barred() bool {
 }
 
 // nextStep is the first channel after one in an order that reaches the listener.
-func nextStep(l access.Listener, order []subscription.Step, after subscription.Channel) *step {
+func nextStep(l listener, order []subscription.Step, after subscription.Channel) *step {
 	patience := subscription.DefaultPatience
 	if i := slices.IndexFunc(order, func(s subscription.Step) bool { return s.Channel == after }); i >= 0 {
 		patience = order[i].Patience

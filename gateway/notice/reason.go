@@ -28,7 +28,7 @@ const (
 	Expired           = Reason(access.Expired)
 
 	NotSubscribed Reason = "not_subscribed" // nothing is wanted now of this topic
-	NoAddress     Reason = "no_address"     // wanted by e-mail, and there is none
+	NoAddress     Reason = "no_address"     // wanted by e-mail or push, and there is none
 	Stale         Reason = "stale"          // no longer news; a line of the day digest
 	OptedOut      Reason = "opted_out"      // the phone said STOP
 	Unreachable   Reason = "unreachable"    // the address refused for good

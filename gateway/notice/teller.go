@@ -17,6 +17,7 @@ import (
 	"zvonok/access/door"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
+	"zvonok/gateway/push"
 	"zvonok/gateway/subscription"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
@@ -87,7 +88,7 @@ type reader struct {
 // candidate is one possible message: a fact, a recipient, a channel.
 type candidate struct {
 	news     *news
-	listener access.Listener
+	listener listener
 	channel  subscription.Channel // "" while no wish is known
 	address  string
 	reason   Reason // "" while no stage said no
@@ -102,6 +103,12 @@ type step struct {
 	channel  subscription.Channel
 	address  string
 	patience time.Duration
+}
+
+// listener is somebody who may or might know of a child.
+type listener struct {
+	access.Listener
+	browser bool // has one that shows notifications; asked only where a push message is wanted
 }
 
 func (c *candidate) open() bool { return c.reason == "" }
@@ -277,7 +284,7 @@ func listeners(ctx context.Context, tx pgx.Tx, facts []news, now time.Time) ([]*
 			if n.only != 0 && n.only != l.Representative || n.always && l.Role != access.Legal {
 				continue
 			}
-			c := &candidate{news: n, listener: l}
+			c := &candidate{news: n, listener: listener{Listener: l}}
 			switch {
 			case l.Verdict != access.Yes:
 				c.reason = Reason(l.Verdict)
@@ -308,6 +315,7 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 		}
 	}
 	wanted := map[subscription.Topic]map[wish][]subscription.Channel{}
+	var byPush []access.RepresentativeID
 	for topic, list := range children {
 		slices.Sort(list)
 		found, err := subscription.Wishes(ctx, tx, slices.Compact(list), topic, subscription.Now)
@@ -318,7 +326,18 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 		for _, w := range found {
 			key := wish{w.Child, w.Representative}
 			wanted[topic][key] = append(wanted[topic][key], w.Channel)
+			if w.Channel == subscription.Push {
+				byPush = append(byPush, w.Representative)
+			}
 		}
+	}
+	for _, c := range candidates {
+		if c.open() && c.news.always {
+			byPush = append(byPush, c.listener.Representative)
+		}
+	}
+	if err := findBrowsers(ctx, tx, byPush, candidates); err != nil {
+		return nil, err
 	}
 	result := make([]*candidate, 0, len(candidates))
 	for _, c := range candidates {
@@ -348,13 +367,28 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 	return result, nil
 }
 
+// findBrowsers notes which of some recipients have a browser to show a push
+// message in.
+func findBrowsers(ctx context.Context, tx pgx.Tx, who []access.RepresentativeID, candidates []*candidate) error {
+	reachable, err := push.Reachable(ctx, tx, who)
+	if err != nil {
+		return err
+	}
+	for _, c := range candidates {
+		c.listener.browser = c.listener.browser || reachable[c.listener.Representative]
+	}
+	return nil
+}
+
 // addressOf is where a listener is reached by a channel, "" for nowhere.
-func addressOf(l access.Listener, channel subscription.Channel) string {
-	switch channel {
-	case subscription.SMS:
+func addressOf(l listener, channel subscription.Channel) string {
+	switch {
+	case channel == subscription.SMS:
 		return string(l.Phone)
-	case subscription.Email:
+	case channel == subscription.Email:
 		return l.Email
+	case channel == subscription.Push && l.browser:
+		return push.Address(l.Representative)
 	default:
 		return ""
 	}
@@ -548,12 +582,18 @@ func (t *Teller) render(messages []*message) []delivery.Draft {
 // reader is the recipient of a candidate, reading by a channel.
 func (t *Teller) reader(c *candidate, channel subscription.Channel) reader {
 	return reader{
-		style: templates.Style{
-			Language: templates.Language(c.listener.Language), Latin: c.listener.Translit, Texts: t.texts,
-		},
+		style:   t.style(c.listener, channel),
 		legal:   c.listener.Role == access.Legal,
 		meals:   c.listener.Meals,
 		channel: channel,
+	}
+}
+
+// style is how a listener reads by a channel. Latin letters save money in an SMS;
+// elsewhere they would only be hard to read.
+func (t *Teller) style(l listener, channel subscription.Channel) templates.Style {
+	return templates.Style{
+		Language: templates.Language(l.Language), Latin: l.Translit && channel == subscription.SMS, Texts: t.texts,
 	}
 }
 

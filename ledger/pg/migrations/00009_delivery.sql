@@ -163,8 +163,9 @@ CREATE TABLE delivery.address (
 	opted_out_at  timestamptz,
 	suppressed_at timestamptz,
 	reason        text,
-	-- Permanent refusals in a row; a delivery clears them.
+	-- Permanent refusals in a row, and the last of them; a proof of delivery clears them.
 	refusals      smallint    NOT NULL DEFAULT 0,
+	refused_at    timestamptz,
 	PRIMARY KEY (channel, address)
 );
 
