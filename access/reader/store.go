@@ -167,7 +167,7 @@ func (in *Intake) tryOnce(ctx context.Context, facts []*fact, results []result) 
 	defer cancel()
 	began := in.now()
 	s := &storing{in: in, facts: facts, now: began, results: make([]result, len(facts)), early: map[int]bool{}}
-	if err := pgx.BeginTxFunc(ctx, in.pool, generic, func(tx pgx.Tx) error { return s.run(ctx, tx) }); err != nil {
+	if err := pgx.BeginTxFunc(ctx, in.pool, pg.PlannedOnce, func(tx pgx.Tx) error { return s.run(ctx, tx) }); err != nil {
 		return fmt.Errorf("store %d events: %w", len(facts), err)
 	}
 	in.metrics.batch.Observe(float64(len(facts)))
@@ -175,11 +175,6 @@ func (in *Intake) tryOnce(ctx context.Context, facts []*fact, results []result) 
 	copy(results, s.results)
 	return nil
 }
-
-// generic begins a transaction whose statements are planned once and for all:
-// all of them are lookups by key, whatever the size of the batch, and planning
-// them anew for each batch took longer than running them.
-var generic = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"}
 
 // storing is one transaction on its way. It does not change the facts, so that
 // they can be tried again.

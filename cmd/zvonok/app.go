@@ -45,10 +45,10 @@ import (
 const (
 	startTimeout = 2 * time.Minute // of the database and its migrations, a recovery included
 
-	jobTimeout     = 30 * time.Second // of jobs that do not say otherwise
-	rescueAfter    = 2 * time.Minute  // River's own rescue, for jobs of a process that hangs; dead ones are found in seconds
-	keepCompleted  = 15 * time.Minute // done jobs are history soon: at thousands a second a day of them would be millions
-	fetchCooldown  = 10 * time.Millisecond
+	jobTimeout     = 30 * time.Second      // of jobs that do not say otherwise
+	rescueAfter    = 2 * time.Minute       // River's own rescue, for jobs of a process that hangs; dead ones are found in seconds
+	keepCompleted  = 15 * time.Minute      // done jobs are history soon: at thousands a second a day of them would be millions
+	fetchCooldown  = 25 * time.Millisecond // a quiet queue's first job is fetched at once; a busy one's come in larger lots
 	fetchPoll      = time.Second
 	noticeWorkers  = 32 // jobs that may be gathered into one transaction
 	headerTimeout  = 10 * time.Second

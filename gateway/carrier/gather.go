@@ -8,16 +8,16 @@ import (
 
 // Limits of what comes in.
 const (
-	gatherMost    = 500                  // receipts or texts stored by one call
-	gatherWait    = 3 * time.Millisecond // for more to join the first
-	gatherWaiting = 4096                 // not stored yet; more are answered with a temporary error
-	gatherWorkers = 2                    // batches stored at once
-	storeTimeout  = 10 * time.Second     // SMSCs wait 10 to 60 s for a deliver_sm_resp
+	gatherMost    = 500                   // receipts or texts stored by one call
+	gatherLull    = 3 * time.Millisecond  // a batch is stored when nothing has come for so long: an SMSC's window is out
+	gatherWait    = 30 * time.Millisecond // or when the first has waited so long, since ever more come
+	gatherWaiting = 4096                  // not stored yet; more are answered with a temporary error
+	storeTimeout  = 10 * time.Second      // SMSCs wait 10 to 60 s for a deliver_sm_resp
 )
 
 // gatherer collects what sessions bring into batches, so that a database commits once for many, and tells each its fate
-// when its batch is stored. The order is kept within a worker's batch only; whoever stores receipts must not depend on
-// their order anyway, since operators do not keep it.
+// when its batch is stored. A batch grows while more keeps coming. Whoever stores receipts must not depend on their
+// order, since operators do not keep it.
 type gatherer[T any] struct {
 	flush func(context.Context, []T) error
 	items chan gathered[T]
@@ -34,9 +34,9 @@ func newGatherer[T any](flush func(context.Context, []T) error) *gatherer[T] {
 }
 
 func (g *gatherer[T]) start() {
-	for range gatherWorkers {
-		g.tasks.Go(g.run)
-	}
+	// One batch at a time: what comes while it is stored makes the next one. SMSCs let 10 to 50 receipts a bind wait for
+	// their answers, so two at once would only halve the batches.
+	g.tasks.Go(g.run)
 }
 
 // offer takes an item without waiting. It is false when too much waits already; settle is not called then.
@@ -77,8 +77,10 @@ func (g *gatherer[T]) run() {
 }
 
 func (g *gatherer[T]) fill(batch []gathered[T]) []gathered[T] {
-	timer := time.NewTimer(gatherWait)
-	defer timer.Stop()
+	longest := time.NewTimer(gatherWait)
+	defer longest.Stop()
+	lull := time.NewTimer(gatherLull)
+	defer lull.Stop()
 	for len(batch) < gatherMost {
 		select {
 		case item, ok := <-g.items:
@@ -86,7 +88,10 @@ func (g *gatherer[T]) fill(batch []gathered[T]) []gathered[T] {
 				return batch
 			}
 			batch = append(batch, item)
-		case <-timer.C:
+			lull.Reset(gatherLull)
+		case <-lull.C:
+			return batch
+		case <-longest.C:
 			return batch
 		}
 	}

@@ -24,8 +24,8 @@ const (
 	claimSize = 256  // messages marked 'sending' in one statement
 	maxFlying = 1024 // of an operator, claimed and without a written outcome: what a crash puts in doubt
 
-	resultBatch = 500                  // outcomes written in one transaction
-	resultWait  = 5 * time.Millisecond // how long the first outcome waits for company
+	resultBatch = 500                   // outcomes written in one transaction
+	resultWait  = 15 * time.Millisecond // how long the first outcome waits for company
 
 	jobPatience = 45 * time.Second // a job gives its unsent messages back after this, below River's rescue of stuck jobs
 

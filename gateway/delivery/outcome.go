@@ -16,6 +16,7 @@ import (
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/subscription"
+	"zvonok/ledger/pg"
 )
 
 // outcome is a carrier's result for a claimed row.
@@ -190,7 +191,7 @@ func (s *settler) write(batch []outcome) {
 	pause := 100 * time.Millisecond
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.writeTx(ctx, tx, batch) })
+		err := pgx.BeginTxFunc(ctx, s.pool, pg.PlannedOnce, func(tx pgx.Tx) error { return s.writeTx(ctx, tx, batch) })
 		cancel()
 		if err == nil {
 			return

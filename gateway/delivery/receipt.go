@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/gateway/carrier"
+	"zvonok/ledger/pg"
 )
 
 // Limits of receipts.
@@ -53,7 +54,7 @@ func (r *Receipts) Store(ctx context.Context, receipts []carrier.Receipt) error 
 	}
 	now := r.config.Now()
 	var settled []match
-	err := pgx.BeginFunc(ctx, r.config.Pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, r.config.Pool, pg.PlannedOnce, func(tx pgx.Tx) error {
 		ids, err := insertReceipts(ctx, tx, now, receipts)
 		if err != nil {
 			return err

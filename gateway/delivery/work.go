@@ -26,6 +26,10 @@ const (
 	ResolveQueue  = "resolve"
 )
 
+// smsCooldown is how long the next lot of an operator's jobs gathers after the
+// last; the first job after a quiet moment is fetched at once.
+const smsCooldown = 25 * time.Millisecond
+
 // bulkJobs is how many jobs of digests are worked at once, per operator and for
 // the mail: enough to keep a link busy that nobody else wants.
 const bulkJobs = 2
@@ -195,7 +199,7 @@ func (s *Sender) Queues() map[string]river.QueueConfig {
 		ResolveQueue: {MaxWorkers: 4},
 	}
 	for operator := range s.pumps {
-		queues[SMSQueue(operator)] = river.QueueConfig{MaxWorkers: 100, FetchCooldown: 10 * time.Millisecond}
+		queues[SMSQueue(operator)] = river.QueueConfig{MaxWorkers: 100, FetchCooldown: smsCooldown}
 		queues[BulkSMSQueue(operator)] = river.QueueConfig{MaxWorkers: bulkJobs}
 	}
 	return queues

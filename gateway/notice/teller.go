@@ -28,7 +28,7 @@ import (
 // Limits of the package.
 const (
 	gatherJobs = 64                    // jobs told in one transaction
-	gatherWait = 10 * time.Millisecond // how long a job waits for company while another transaction runs
+	gatherWait = 25 * time.Millisecond // how long a job waits for company while another transaction runs
 
 	gatherParallel = 2                // transactions at once
 	tellTimeout    = 20 * time.Second // a transaction ends by then; the job comes again
@@ -187,7 +187,7 @@ func (t *Teller) tellAll(ctx context.Context, read func(context.Context, pgx.Tx)
 	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
 	defer cancel()
 	var facts []news
-	err := pgx.BeginFunc(ctx, t.pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, t.pool, pg.PlannedOnce, func(tx pgx.Tx) error {
 		var err error
 		if facts, err = read(ctx, tx); err != nil || len(facts) == 0 {
 			return err

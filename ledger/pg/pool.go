@@ -66,6 +66,12 @@ type Querier interface {
 	CopyFrom(ctx context.Context, table pgx.Identifier, columns []string, rows pgx.CopyFromSource) (int64, error)
 }
 
+// PlannedOnce begins a transaction whose statements are planned once for each
+// connection. It is for batches whose statements are all lookups and writes by
+// key, so that one plan is right whatever the size of the batch; planning them
+// anew over the months' partitions took as long as running them.
+var PlannedOnce = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"}
+
 var (
 	_ Querier = (*pgxpool.Pool)(nil)
 	_ Querier = (*pgx.Conn)(nil)
