@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -28,12 +30,54 @@ type Day struct {
 	Seal []byte
 }
 
+// ErrClosing says that another process is closing days now.
+var ErrClosing = errors.New("another process is closing days now")
+
+// closingLock is the advisory lock of who closes days; the number only has to be ours.
+const closingLock int64 = 0x7a766f6e_0002
+
+// MarshalJSON writes the day as a date and the seal in hexadecimal digits.
+func (d Day) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Day      string       `json:"day"`
+		ClosedAt time.Time    `json:"closed_at"`
+		Postings int64        `json:"postings"`
+		Amount   money.Amount `json:"sum"`
+		Late     int64        `json:"late"`
+		Seal     string       `json:"seal"`
+	}{d.Day.Format(time.DateOnly), d.ClosedAt, d.Postings, d.Amount, d.Late, hex.EncodeToString(d.Seal)})
+}
+
 // CloseDays closes every open day that has postings, up to and including
 // through, and seals all closed days. actor is who did it, for the log. Nobody
 // who posts waits longer than the postings under way take; sealing locks
-// nothing. It returns the days it sealed. Stopped in the middle, it is repeated.
-func CloseDays(ctx context.Context, pool *pgxpool.Pool, through time.Time, actor string) ([]Day, error) {
-	through = dateOf(through)
+// nothing. It returns the days it sealed, or ErrClosing. Stopped in the middle,
+// it is repeated.
+func CloseDays(ctx context.Context, pool *pgxpool.Pool, through time.Time, actor string) (sealed []Day, err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("close days: %w", err)
+	}
+	defer conn.Release()
+	var mine bool
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, closingLock).Scan(&mine); err != nil {
+		return nil, fmt.Errorf("close days: %w", err)
+	}
+	if !mine {
+		return nil, ErrClosing
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		if _, unlockErr := conn.Exec(ctx, `SELECT pg_advisory_unlock($1)`, closingLock); unlockErr != nil {
+			// Whoever gets this connection next must not hold the lock.
+			conn.Conn().Close(ctx)
+			err = errors.Join(err, fmt.Errorf("close days: %w", unlockErr))
+		}
+	}()
+	return closeDays(ctx, pool, dateOf(through), actor)
+}
+
+func closeDays(ctx context.Context, pool *pgxpool.Pool, through time.Time, actor string) ([]Day, error) {
 	for {
 		var day *time.Time
 		if err := pool.QueryRow(ctx, `

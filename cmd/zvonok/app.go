@@ -362,6 +362,9 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			return err
 		})
 	})
+	background("nights", func(ctx context.Context) {
+		nightly(ctx, now, book.Zone, log, func(ctx context.Context) error { return closeBooks(ctx, pool, book, canteen, now(), log) })
+	})
 	intake := reader.NewIntake(reader.Config{
 		Pool: pool, River: a.jobs, Recorder: recorder, Canteen: canteen,
 		Log: log.With("part", "reader"), Metrics: reader.NewMetrics(a.registry), Now: now,
@@ -425,6 +428,74 @@ func every(ctx context.Context, period time.Duration, log *slog.Logger, what str
 		case <-ticker.C:
 		}
 	}
+}
+
+// nightHour is when the books are closed: late enough for the last upload of a
+// day, early enough to be done before the first child.
+const (
+	nightHour  = 3
+	nightRetry = 10 * time.Minute
+)
+
+// nightly runs work each night at nightHour in the zone until ctx ends. What
+// fails is tried again; a night that was missed is made good by the next one.
+func nightly(ctx context.Context, now func() time.Time, zone *time.Location, log *slog.Logger, work func(context.Context) error) {
+	for {
+		t := now().In(zone)
+		next := time.Date(t.Year(), t.Month(), t.Day(), nightHour, 0, 0, 0, zone)
+		if !next.After(t) {
+			next = next.AddDate(0, 0, 1)
+		}
+		wait := next.Sub(t)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(wait):
+			}
+			err := work(ctx)
+			if err == nil || ctx.Err() != nil {
+				break
+			}
+			log.Error("close the books for the night", "error", err)
+			wait = nightRetry
+		}
+	}
+}
+
+// closeBooks is what the books need each night: orders that will not be served
+// are cancelled, the days that are over are closed and sealed, and everything
+// is verified. In a fleet whoever comes second finds little to do.
+func closeBooks(
+	ctx context.Context, pool *pgxpool.Pool, book *ledger.Book, canteen *meal.Canteen, now time.Time, log *slog.Logger,
+) error {
+	today := now.In(book.Zone)
+	yesterday := time.Date(today.Year(), today.Month(), today.Day()-1, 0, 0, 0, 0, time.UTC)
+	days, err := ledger.CloseDays(ctx, pool, yesterday, "zvonok")
+	if errors.Is(err, ledger.ErrClosing) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, day := range days {
+		log.Info("accounting day closed", "day", day.Day.Format(time.DateOnly), "postings", day.Postings, "late", day.Late)
+	}
+	if err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		_, err := canteen.LapseOrders(ctx, tx, yesterday.AddDate(0, 0, 1))
+		return err
+	}); err != nil {
+		return err
+	}
+	report, err := ledger.Verify(ctx, pool, topup.Checks()...)
+	if err != nil {
+		return err
+	}
+	book.Metrics.SetVerified(report)
+	for _, v := range report.Violations {
+		log.Error("the books are wrong: run zvonok ledger verify", "violation", v.String())
+	}
+	return nil
 }
 
 // serve listens and serves HTTP until stopped.

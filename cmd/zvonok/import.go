@@ -16,6 +16,7 @@ import (
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/registry"
+	"zvonok/ledger/topup"
 )
 
 // importers are the owners of the registry's files, in the order in which they
@@ -27,7 +28,8 @@ var importers = []struct {
 	{"organisations and people", ledger.ImportRegister},
 	{"cards and guardians", access.Import},
 	{"subscriptions", subscription.Import},
-	{"menus", meal.Import},
+	{"menus and products", meal.Import},
+	{"offices of banks", topup.Import},
 }
 
 // importFolder brings a folder into the database, all or nothing.

@@ -2,15 +2,53 @@ package main
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"zvonok/ledger"
+	"zvonok/ledger/meal"
+	"zvonok/ledger/money"
 	"zvonok/ledger/topup"
 )
 
 type ledgerCommands struct {
 	Verify    ledgerVerifyCommand    `cmd:"" help:"Check every invariant of the books; prints ok with counts and control sums, or each violation."`
 	Reconcile ledgerReconcileCommand `cmd:"" help:"Compare a bank's registry with the books; what only the bank has is credited."`
+	Breaks    ledgerBreaksCommand    `cmd:"" help:"List what registries and books differ in and nobody has settled yet; exit 1 when there is any."`
+	Resolve   ledgerResolveCommand   `cmd:"" help:"Settle one line that breaks lists."`
+	Suspense  ledgerSuspenseCommand  `cmd:"" help:"List the payments that found no account to go to."`
+	Release   ledgerReleaseCommand   `cmd:"" help:"Move a payment out of the suspense account to the account it was meant for."`
+	Refund    ledgerRefundCommands   `cmd:"" help:"Give money back to who paid it; it takes two persons."`
+	Close     ledgerCloseCommand     `cmd:"" help:"Close and seal accounting days; the gateway does it each night."`
+	Reopen    ledgerReopenCommand    `cmd:"" help:"Open a closed day and all later ones; their seals are void."`
+	Statement ledgerStatementCommand `cmd:"" help:"What came into an account and left it, the newest first."`
+	Move      ledgerMoveCommand      `cmd:"" help:"Move a child with its account and money to another school; see the README for the steps."`
+}
+
+// withBook runs a command's work in one transaction, with a book that announces
+// what it does as the gateway would.
+func (c *console) withBook(ctx context.Context, work func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		jobs, err := insertClient(d.pool)
+		if err != nil {
+			return err
+		}
+		book := ledger.NewBook(jobs)
+		return pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error { return work(ctx, tx, book) })
+	})
+}
+
+// parseDay reads a date of the command line.
+func parseDay(flag, text string) (time.Time, error) {
+	day, err := time.Parse(time.DateOnly, text)
+	if err != nil {
+		return day, usageError{fmt.Errorf("%s: %q is not a date like 2026-11-22", flag, text)}
+	}
+	return day, nil
 }
 
 type ledgerVerifyCommand struct {
@@ -31,6 +69,359 @@ func (l *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 		if err == nil && !report.OK() {
 			return printedError{errors.New("the books are wrong")}
 		}
+		return err
+	})
+}
+
+type ledgerBreaksCommand struct {
+	Partner string `help:"Only this partner's."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerBreaksCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		breaks, err := topup.Breaks(ctx, d.pool, l.Partner, time.Now())
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			err = printJSON(c.out, breaks)
+		} else {
+			rows := make([][]any, 0, len(breaks))
+			for _, b := range breaks {
+				state := "waits for a later registry"
+				if b.Disputed {
+					state = "to be settled"
+				}
+				rows = append(rows, []any{b.ID, b.Since.Format(time.DateOnly), b.Partner, b.State, b.Txn, b.Bank, b.Ours, state})
+			}
+			err = table(c.out, []any{"ID", "DAY", "PARTNER", "LINE IS", "PAYMENT", "BANK", "OURS", "STATE"}, rows)
+		}
+		if err == nil && len(breaks) > 0 {
+			return printedError{errors.New("registries and books differ")}
+		}
+		return err
+	})
+}
+
+type ledgerResolveCommand struct {
+	ID  int64  `arg:"" help:"The line's id, as breaks lists it."`
+	How string `required:"" enum:"written_off,reversed,agreed" help:"written_off books the difference as a loss or gain, reversed takes our payment back, agreed changes nothing."`
+	By  string `required:"" help:"Who decides; it is kept."`
+}
+
+func (l *ledgerResolveCommand) Run(ctx context.Context, c *console) error {
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
+		if err := topup.ResolveBreak(ctx, tx, book, l.ID, topup.Resolution(l.How), l.By, time.Now()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "line %d: %s\n", l.ID, l.How)
+		return err
+	})
+}
+
+type ledgerSuspenseCommand struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerSuspenseCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		list, err := topup.Suspense(ctx, d.pool)
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			return printJSON(c.out, list)
+		}
+		rows := make([][]any, 0, len(list))
+		var sum money.Amount
+		for _, s := range list {
+			sum += s.Sum
+			rows = append(rows, []any{s.BookedAt.Local().Format(moment), s.Partner, s.Txn, s.Account, s.Sum, s.Reason})
+		}
+		if err := table(c.out, []any{"BOOKED", "PARTNER", "PAYMENT", "ACCOUNT", "SUM", "BECAUSE"}, rows); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "%d payments, %s\n", len(list), sum)
+		return err
+	})
+}
+
+type ledgerReleaseCommand struct {
+	Partner string `required:"" help:"Whose payment it is."`
+	Txn     string `required:"" help:"The bank's id of the payment."`
+	Account string `required:"" help:"The account it was meant for. Back to who paid goes a refund."`
+}
+
+func (l *ledgerReleaseCommand) Run(ctx context.Context, c *console) error {
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
+		order := topup.Release{Partner: l.Partner, Txn: l.Txn, Account: l.Account}
+		if err := topup.ReleasePayment(ctx, tx, book, order, time.Now()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "payment %s of %s: credited to %s\n", l.Txn, l.Partner, l.Account)
+		return err
+	})
+}
+
+type ledgerRefundCommands struct {
+	Ask     refundAskCommand     `cmd:"" help:"Ask for a refund of an account or of a payment in suspense; nothing is booked yet."`
+	Pay     refundPayCommand     `cmd:"" help:"Book a refund that somebody else has asked for."`
+	Decline refundDeclineCommand `cmd:"" help:"End a refund that will not be paid."`
+	List    refundListCommand    `cmd:"" help:"List the refunds that wait for a second person."`
+}
+
+type refundAskCommand struct {
+	Partner string `required:"" help:"The bank through which the money goes back."`
+	Account string `help:"The account it is taken from." xor:"of"`
+	Txn     string `help:"The bank's id of a payment in suspense." xor:"of"`
+	Sum     string `help:"Roubles; without it all there is."`
+	Reason  string `required:"" help:"Why; it is kept."`
+	By      string `required:"" help:"Who asks; somebody else has to pay it."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (r *refundAskCommand) Run(ctx context.Context, c *console) error {
+	ask := topup.RefundAsk{Partner: r.Partner, Account: r.Account, Txn: r.Txn, Reason: r.Reason, By: r.By}
+	if r.Sum != "" {
+		var err error
+		if ask.Amount, err = roubles("sum", r.Sum); err != nil {
+			return err
+		}
+		if ask.Amount <= 0 {
+			return usageError{errors.New("--sum: must be above zero")}
+		}
+	}
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
+		id, err := topup.AskRefund(ctx, tx, ask, time.Now())
+		if err != nil {
+			return err
+		}
+		if r.JSON {
+			return printJSON(c.out, map[string]any{"id": id})
+		}
+		_, err = fmt.Fprintf(c.out, "refund %d waits: zvonok ledger refund pay %d --by SOMEBODY-ELSE\n", id, id)
+		return err
+	})
+}
+
+type refundPayCommand struct {
+	ID int64  `arg:"" help:"The refund's id."`
+	By string `required:"" help:"Who pays it; not who asked."`
+}
+
+func (r *refundPayCommand) Run(ctx context.Context, c *console) error {
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
+		if err := topup.PayRefund(ctx, tx, book, r.ID, r.By, time.Now()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "refund %d: paid\n", r.ID)
+		return err
+	})
+}
+
+type refundDeclineCommand struct {
+	ID int64  `arg:"" help:"The refund's id."`
+	By string `required:"" help:"Who declines it."`
+}
+
+func (r *refundDeclineCommand) Run(ctx context.Context, c *console) error {
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
+		if err := topup.DeclineRefund(ctx, tx, r.ID, r.By, time.Now()); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "refund %d: declined\n", r.ID)
+		return err
+	})
+}
+
+type refundListCommand struct {
+	All  bool `help:"Also those that were paid or declined."`
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+func (r *refundListCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		refunds, err := topup.Refunds(ctx, d.pool, r.All)
+		if err != nil {
+			return err
+		}
+		if r.JSON {
+			return printJSON(c.out, refunds)
+		}
+		rows := make([][]any, 0, len(refunds))
+		for _, f := range refunds {
+			of := "account " + f.Account
+			if f.Txn != "" {
+				of = "payment " + f.Txn
+			}
+			rows = append(rows, []any{f.ID, f.Partner, of, f.Amount, f.State, f.AskedBy, f.DecidedBy, f.Reason})
+		}
+		return table(c.out, []any{"ID", "PARTNER", "OF", "SUM", "STATE", "ASKED BY", "DECIDED BY", "REASON"}, rows)
+	})
+}
+
+type ledgerCloseCommand struct {
+	Through string `required:"" help:"The last day to close, as in 2026-11-22."`
+	By      string `required:"" help:"Who does it; it is kept."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerCloseCommand) Run(ctx context.Context, c *console) error {
+	through, err := parseDay("--through", l.Through)
+	if err != nil {
+		return err
+	}
+	if !through.Before(time.Now().Add(-24 * time.Hour)) {
+		return usageError{fmt.Errorf("--through: %s is not over everywhere", l.Through)}
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		days, err := ledger.CloseDays(ctx, d.pool, through, l.By)
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			return printJSON(c.out, days)
+		}
+		rows := make([][]any, 0, len(days))
+		for _, day := range days {
+			rows = append(rows, []any{day.Day.Format(time.DateOnly), day.Postings, day.Amount, day.Late, hex.EncodeToString(day.Seal)})
+		}
+		return table(c.out, []any{"DAY", "POSTINGS", "SUM", "LATE", "SEAL"}, rows)
+	})
+}
+
+type ledgerReopenCommand struct {
+	Day    string `arg:"" help:"The first day to open again."`
+	By     string `required:"" help:"Who does it; it is kept."`
+	Reason string `required:"" help:"Why; it is kept."`
+}
+
+func (l *ledgerReopenCommand) Run(ctx context.Context, c *console) error {
+	day, err := parseDay("DAY", l.Day)
+	if err != nil {
+		return err
+	}
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
+		if err := ledger.ReopenDay(ctx, tx, day, l.By, l.Reason); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "%s and all later days are open again; the gateway closes them at night\n", l.Day)
+		return err
+	})
+}
+
+type ledgerStatementCommand struct {
+	Account string `arg:"" help:"The account number."`
+	Limit   int    `default:"50" help:"How many movements."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerStatementCommand) Run(ctx context.Context, c *console) error {
+	if l.Limit < 1 || l.Limit > 100_000 {
+		return usageError{errors.New("--limit: must be 1 to 100000")}
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		wallets, err := ledger.WalletsByNumber(ctx, d.pool, []string{l.Account})
+		if err != nil {
+			return err
+		}
+		w, found := wallets[l.Account]
+		if !found {
+			return fmt.Errorf("there is no account %q", l.Account)
+		}
+		movements, err := ledger.Statement(ctx, d.pool, w.Account, 0, l.Limit)
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			return printJSON(c.out, statementOf(w, movements))
+		}
+		rows := make([][]any, 0, len(movements))
+		for _, m := range movements {
+			rows = append(rows, []any{m.Number, m.OccurredAt.Local().Format(moment), m.Day.Format(time.DateOnly), m.Kind, m.Source, m.Amount, m.After})
+		}
+		if err := table(c.out, []any{"NO", "HAPPENED", "DAY", "KIND", "SOURCE", "SUM", "AFTER"}, rows); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "account %s: %s, of it held %s\n", w.Number, w.Posted, w.Held)
+		return err
+	})
+}
+
+// accountStatement is a statement as JSON.
+type accountStatement struct {
+	Account   string         `json:"account"`
+	Balance   money.Amount   `json:"balance"`
+	Held      money.Amount   `json:"held"`
+	Movements []movementLine `json:"movements"`
+}
+
+type movementLine struct {
+	Number   int32        `json:"number"`
+	Posting  int64        `json:"posting"`
+	Event    int64        `json:"event"`
+	Kind     ledger.Kind  `json:"kind"`
+	Source   string       `json:"source"`
+	Sum      money.Amount `json:"sum"`
+	After    money.Amount `json:"after"`
+	Happened time.Time    `json:"happened_at"`
+	Booked   time.Time    `json:"booked_at"`
+	Day      string       `json:"day"`
+	Forced   bool         `json:"forced"`
+}
+
+func statementOf(w ledger.Balance, movements []ledger.Movement) accountStatement {
+	s := accountStatement{Account: w.Number, Balance: w.Posted, Held: w.Held, Movements: []movementLine{}}
+	for _, m := range movements {
+		s.Movements = append(s.Movements, movementLine{
+			Number: m.Number, Posting: int64(m.Posting), Event: int64(m.Event), Kind: m.Kind, Source: m.Source, Sum: m.Amount,
+			After: m.After, Happened: m.OccurredAt, Booked: m.PostedAt, Day: m.Day.Format(time.DateOnly), Forced: m.Forced,
+		})
+	}
+	return s
+}
+
+type ledgerMoveCommand struct {
+	Person string `arg:"" help:"The child's person_id of the registry."`
+	To     string `required:"" help:"The org_id of the school it goes to."`
+	Group  string `help:"Its class or group there."`
+	By     string `required:"" help:"Who does it; it is kept."`
+	JSON   bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerMoveCommand) Run(ctx context.Context, c *console) error {
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
+		people, err := ledger.PeopleByCode(ctx, tx, []string{l.Person})
+		if err != nil {
+			return err
+		}
+		organisations, err := ledger.OrganisationsByCode(ctx, tx, []string{l.To})
+		if err != nil {
+			return err
+		}
+		person, known := people[l.Person]
+		if !known {
+			return fmt.Errorf("there is no person %q in the register", l.Person)
+		}
+		to, known := organisations[l.To]
+		if !known {
+			return fmt.Errorf("there is no organisation %q in the register", l.To)
+		}
+		freed, err := meal.NewCanteen(book, nil).Move(ctx, tx, person, to, l.Group, l.By)
+		if err != nil {
+			return err
+		}
+		balances, err := ledger.Balances(ctx, tx, []ledger.PersonID{person})
+		if err != nil {
+			return err
+		}
+		w := balances[person]
+		if l.JSON {
+			return printJSON(c.out, map[string]any{"account": w.Number, "balance": w.Posted, "orders_freed": freed})
+		}
+		_, err = fmt.Fprintf(c.out, "person %s belongs to %s; account %s went along with %s; %d meals ordered at the old place are cancelled\n",
+			l.Person, l.To, w.Number, w.Posted, freed)
 		return err
 	})
 }

@@ -43,6 +43,8 @@ type commands struct {
 	Operator  operatorCommands `cmd:"" help:"Checks of one mobile operator."`
 	Explain   explainCommand   `cmd:"" help:"Everything that happened to one event: recorded, who may know, what was sent, or why nobody was told."`
 	Ledger    ledgerCommands   `cmd:"" help:"The books."`
+	Report    reportCommands   `cmd:"" help:"Reports for providers and accountants, as a table, CSV, a spreadsheet or JSON."`
+	Menu      menuCommands     `cmd:"" help:"Menus of the canteens."`
 	Recall    recallCommand    `cmd:"" help:"Stop messages that have not left, and cancel what operators still hold."`
 	Templates templatesCommand `cmd:"" help:"The texts people read: list, measure, and the form operators register."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`

@@ -40,9 +40,9 @@ func BenchmarkDigests(b *testing.B) {
 			FROM generate_series('2026-11-10'::timestamptz, '2026-11-23', '1 day') d, unnest(ARRAY[5, 11]) h, ledger.person p
 			WHERE p.code LIKE 'x%' AND extract(isodow FROM d) < 6 AND $1 > 0`,
 		`INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, device_id, seq, total, balance, at, day,
-				offline, kind, meal, booked, payee_code, items)
+				booked_on, offline, kind, meal, booked, payee_code, items)
 			SELECT nextval('ledger.event_id'), 0, p.id, p.organisation_id, 1, 0, 8000, 50000, d + interval '9 hours', d::date,
-				false, 'hot', 'lunch', 'wallet', 'kp', '[{"name":"Борщ","quantity":1,"price":"40.00"},
+				d::date, false, 'hot', 'lunch', 'wallet', 'kp', '[{"name":"Борщ","quantity":1,"price":"40.00"},
 				{"name":"Котлета","quantity":1,"price":"30.00"},{"name":"Компот","quantity":1,"price":"10.00"}]'
 			FROM generate_series('2026-11-10'::timestamptz, '2026-11-23', '1 day') d, ledger.person p
 			WHERE p.code LIKE 'x%' AND extract(isodow FROM d) < 6 AND $1 > 0`,

@@ -119,9 +119,16 @@ func splitWords(text string) []string {
 	return words
 }
 
-// Import imports menu.csv: the dishes of a meal and day of an organisation,
-// matched by their names. It is a registry.Import.
-func Import(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *registry.Report) (err error) {
+// Import imports menu.csv, the dishes of a meal and day of an organisation,
+// matched by their names, and products.csv. It is a registry.Import.
+func Import(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *registry.Report) error {
+	if err := importMenu(ctx, tx, folder, report); err != nil {
+		return err
+	}
+	return importProducts(ctx, tx, folder, report)
+}
+
+func importMenu(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *registry.Report) (err error) {
 	sound := report.OK()
 	if _, err := tx.Exec(ctx, `
 		CREATE TEMP TABLE import_menu (
@@ -270,40 +277,4 @@ func RepeatMenu(
 		return 0, fmt.Errorf("repeat a menu: %w", err)
 	}
 	return tag.RowsAffected(), nil
-}
-
-// Product is what a buffet sells under a code.
-type Product struct {
-	Organisation ledger.OrganisationID
-	Code         string
-	Name         string
-	Category     string
-	Allergens    []string
-}
-
-// SetProducts writes down what buffets sell, so that bans of categories and
-// allergens know it by the codes of tills. A code that is known is changed.
-func SetProducts(ctx context.Context, tx pgx.Tx, list []Product) error {
-	n := len(list)
-	organisations, codes, names, categories := make([]int64, n), make([]string, n), make([]string, n), make([]string, n)
-	allergens := make([]string, n)
-	for i, p := range list {
-		if p.Code == "" || p.Name == "" || len(p.Code) > maxWord || len(p.Name) > maxWord || len(p.Category) > maxWord ||
-			len(p.Allergens) > maxAllergens {
-			return fmt.Errorf("set products: product %d of %d is empty or too long", i+1, n)
-		}
-		organisations[i], codes[i], names[i], categories[i] = int64(p.Organisation), p.Code, p.Name, p.Category
-		allergens[i] = strings.Join(splitWords(strings.Join(p.Allergens, ";")), ";")
-	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO meal.product (organisation_id, code, name, category, allergens)
-		SELECT i.organisation_id, i.code, i.name, i.category, string_to_array(i.allergens, ';')
-		  FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
-		       AS i (organisation_id, code, name, category, allergens)
-		ON CONFLICT (organisation_id, code) DO UPDATE
-		   SET name = excluded.name, category = excluded.category, allergens = excluded.allergens`,
-		organisations, codes, names, categories, allergens); err != nil {
-		return fmt.Errorf("set products: %w", err)
-	}
-	return nil
 }

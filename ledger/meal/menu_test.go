@@ -158,7 +158,7 @@ func TestOrdersHoldMoneyUntilTheyAreServed(t *testing.T) {
 	}
 	sheet, err := meal.OrderSheet(t.Context(), c.pool, "kp", friday)
 	c.must(err)
-	if !slices.Equal(sheet, []meal.SheetLine{{Organisation: c.school, Meal: "lunch", Portions: 1, Total: 105_00}}) {
+	if !slices.Equal(sheet, []meal.SheetLine{{Organisation: "s1", Name: "School 1", Meal: "lunch", Portions: 1, Total: 105_00}}) {
 		t.Errorf("order sheet %+v", sheet)
 	}
 
@@ -189,6 +189,13 @@ func TestOrdersHoldMoneyUntilTheyAreServed(t *testing.T) {
 	if v := place(cutOff.Add(-time.Second), soup)[0]; v.Code != meal.CodeOrdered {
 		t.Fatalf("ordering again is %s", v.Code)
 	}
+	c.inTx(func(tx pgx.Tx) error {
+		n, err := c.LapseOrders(t.Context(), tx, friday)
+		if n != 0 {
+			t.Errorf("%d orders lapsed on their day", n)
+		}
+		return err
+	})
 	c.inTx(func(tx pgx.Tx) error {
 		n, err := c.LapseOrders(t.Context(), tx, friday.AddDate(0, 0, 1))
 		if n != 1 {
@@ -239,12 +246,12 @@ func TestTheProvidersTurnover(t *testing.T) {
 	lines, err := meal.Turnover(t.Context(), c.pool, "kp", day(0), day(0))
 	c.must(err)
 	var text bytes.Buffer
-	c.must(meal.WriteTurnoverCSV(&text, lines))
+	c.must(meal.TurnoverSheet(lines).WriteCSV(&text))
 	date := day(0).Format(time.DateOnly)
-	want := "day,org_id,organisation,kind,meal,paid_by,sales,total,returns,returned,net\n" +
-		date + ",s1,School 1,buffet,,wallet,1,35.50,0,0.00,35.50\n" +
-		date + ",s1,School 1,hot,lunch,wallet,2,220.00,1,110.00,110.00\n" +
-		date + ",s1,School 1,subsidised,lunch,budget,1,95.00,0,0.00,95.00\n"
+	want := "day,org_id,organisation,kind,meal,paid_by,sales,late,total,returns,returned,net\n" +
+		date + ",s1,School 1,buffet,,wallet,1,0,35.50,0,0.00,35.50\n" +
+		date + ",s1,School 1,hot,lunch,wallet,2,0,220.00,1,110.00,110.00\n" +
+		date + ",s1,School 1,subsidised,lunch,budget,1,0,95.00,0,0.00,95.00\n"
 	if text.String() != want {
 		t.Errorf("the report is\n%swant\n%s", text.String(), want)
 	}
@@ -252,16 +259,54 @@ func TestTheProvidersTurnover(t *testing.T) {
 		t.Errorf("the report says %s, the book owes %s", got, c.total("provider")+c.total("buffet"))
 	}
 	var sheet bytes.Buffer
-	c.must(meal.WriteTurnoverXLSX(&sheet, lines))
+	c.must(meal.TurnoverSheet(lines).WriteXLSX(&sheet))
 	file, err := excelize.OpenReader(&sheet)
 	c.must(err)
 	defer file.Close()
 	rows, err := file.GetRows("turnover", excelize.Options{RawCellValue: true})
 	c.must(err)
-	if len(rows) != 4 || rows[0][0] != "day" || rows[2][3] != "hot" || rows[2][7] != "220" || rows[1][10] != "35.5" {
+	if len(rows) != 5 || rows[0][0] != "day" || rows[2][3] != "hot" || rows[2][8] != "220" || rows[1][11] != "35.5" ||
+		rows[4][0] != "total" || rows[4][11] != "240.5" {
 		t.Errorf("the sheet is %q", rows)
 	}
 	if others, err := meal.Turnover(t.Context(), c.pool, "nobody", day(0), day(0)); err != nil || len(others) != 0 {
 		t.Errorf("another payee's turnover is %v, %v", others, err)
+	}
+}
+
+// products.csv tells bans what a till's codes are.
+func TestProductsAreImported(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	importProducts := func(lines string) (*registry.Report, error) {
+		t.Helper()
+		folder, err := registry.OpenFS(fstest.MapFS{
+			registry.Products: {Data: []byte("org_id,code,name,category,allergens\n" + lines)},
+		})
+		c.must(err)
+		return registry.Run(t.Context(), c.pool, folder, meal.Import)
+	}
+	const first = "s1,c1,Шоколад,Сладости,Молоко;орехи\ns1,j1,Сок,Напитки,\n"
+	for _, step := range []struct {
+		lines string
+		want  registry.Count
+	}{
+		{first, registry.Count{Added: 2}},
+		{first, registry.Count{Left: 2}},
+		{"s1,j1,Сок яблочный,Напитки,\ns1,b1,Булочка,,глютен\n", registry.Count{Added: 1, Changed: 1}},
+	} {
+		report, err := importProducts(step.lines)
+		c.must(err)
+		step.want.File = registry.Products
+		if !slices.Equal(report.Counts, []registry.Count{step.want}) {
+			t.Errorf("counts %+v, want %+v", report.Counts, step.want)
+		}
+	}
+	report, err := importProducts("s9,c1,x,,\ns1,c1,x,,\ns1,c1,y,,\ns1,,y,,\n")
+	if err == nil || report.Found != 3 {
+		t.Errorf("bad lines: %v, %+v", err, report)
+	}
+	if n := c.count(`SELECT count(*) FROM meal.product WHERE name IN ('x', 'y')`); n != 0 {
+		t.Error("a bad file was imported")
 	}
 }

@@ -245,11 +245,23 @@ func (c *Canteen) CancelOrders(
 	return open, c.endOrders(ctx, tx, open, "cancelled", ledger.HoldReleased)
 }
 
-// LapseOrders ends the orders of days before day that were never served, and
-// frees their money. It returns how many.
+// LapseOrders ends the orders that will not be served any more, and frees their
+// money: those of days before day, and those of children who have left or who
+// belong to another organisation by now. It returns how many.
 func (c *Canteen) LapseOrders(ctx context.Context, tx pgx.Tx, day time.Time) (int, error) {
-	rows, err := tx.Query(ctx, `
-		SELECT id FROM meal.preorder WHERE day < $1 AND state = 'placed' ORDER BY id FOR NO KEY UPDATE`, day)
+	return c.lapse(ctx, tx, `
+		SELECT o.id
+		  FROM meal.preorder o
+		  JOIN ledger.person p ON p.id = o.person_id
+		 WHERE o.state = 'placed'
+		   AND (o.day < $1 OR o.organisation_id <> p.organisation_id OR p.left_on <= o.day)
+		 ORDER BY o.id
+		   FOR NO KEY UPDATE OF o`, day)
+}
+
+// lapse ends the orders that a query finds.
+func (c *Canteen) lapse(ctx context.Context, tx pgx.Tx, query string, args ...any) (int, error) {
+	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
 		return 0, fmt.Errorf("look up orders that lapsed: %w", err)
 	}
@@ -258,6 +270,25 @@ func (c *Canteen) LapseOrders(ctx context.Context, tx pgx.Tx, day time.Time) (in
 		return 0, fmt.Errorf("look up orders that lapsed: %w", err)
 	}
 	return len(ids), c.endOrders(ctx, tx, ids, "lapsed", ledger.HoldReleased)
+}
+
+// Move moves a child to another organisation with the wallet and its money
+// (ledger.MovePerson). Meals ordered at the old one are not served any more:
+// their money is freed. It returns how many orders that were.
+func (c *Canteen) Move(
+	ctx context.Context, tx pgx.Tx, person ledger.PersonID, to ledger.OrganisationID, group, actor string,
+) (int, error) {
+	// Orders before wallets, as a sale locks them.
+	freed, err := c.lapse(ctx, tx, `
+		SELECT id
+		  FROM meal.preorder
+		 WHERE person_id = $1 AND state = 'placed' AND organisation_id <> $2
+		 ORDER BY id
+		   FOR NO KEY UPDATE`, person, to)
+	if err != nil {
+		return 0, err
+	}
+	return freed, ledger.MovePerson(ctx, tx, person, to, group, actor)
 }
 
 func (c *Canteen) endOrders(ctx context.Context, tx pgx.Tx, ids []OrderID, state string, end ledger.HoldEnd) error {
@@ -376,26 +407,27 @@ func Orders(ctx context.Context, q pg.Querier, person ledger.PersonID, from, to 
 	return orders, nil
 }
 
-// SheetLine is what a provider is to bring: so many portions of a meal, or of a
-// dish of it.
+// SheetLine is what a provider is to bring to an organisation: so many portions
+// of a meal, or of a dish of it.
 type SheetLine struct {
-	Organisation ledger.OrganisationID
-	Meal         string
-	Dish         string // empty for the whole meal
-	Portions     int64
-	Total        money.Amount
+	Organisation string       `json:"org_id"` // the registry's id
+	Name         string       `json:"organisation"`
+	Meal         string       `json:"meal"`
+	Dish         string       `json:"dish"` // empty for the whole meal
+	Portions     int64        `json:"portions"`
+	Total        money.Amount `json:"total"`
 }
 
 // OrderSheet returns what is ordered of a payee's kitchens for a day, by
 // organisation, meal and dish.
 func OrderSheet(ctx context.Context, q pg.Querier, payee ledger.PayeeCode, day time.Time) ([]SheetLine, error) {
 	rows, err := q.Query(ctx, `
-		SELECT p.organisation_id, p.meal, p.dish, count(*), sum(p.price)::bigint
+		SELECT o.code, o.name, p.meal, p.dish, count(*), sum(p.price)::bigint
 		  FROM meal.preorder p
 		  JOIN ledger.organisation o ON o.id = p.organisation_id
 		 WHERE o.payee_code = $1 AND p.day = $2 AND p.state IN ('placed', 'served')
-		 GROUP BY p.organisation_id, p.meal, p.dish
-		 ORDER BY p.organisation_id, p.meal, p.dish`, string(payee), day)
+		 GROUP BY o.code, o.name, p.meal, p.dish
+		 ORDER BY o.code, p.meal, p.dish`, string(payee), day)
 	if err != nil {
 		return nil, fmt.Errorf("read the order sheet: %w", err)
 	}

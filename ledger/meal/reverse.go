@@ -29,6 +29,8 @@ type sold struct {
 	day    time.Time
 	booked string
 	zone   *time.Location
+	// takenBackOn is the accounting day of the reversal.
+	takenBackOn time.Time
 }
 
 // TakeBack takes sales back whole: the money returns to where it came from, a
@@ -77,6 +79,9 @@ func (c *Canteen) TakeBack(ctx context.Context, tx pgx.Tx, returns []Return) ([]
 			verdicts[place] = refuse(CodeNoSale, "the number %d is not a sale", returns[place].Of)
 		}
 		if v.Code == ledger.CodePosted {
+			original := originals[place]
+			original.takenBackOn = v.Day
+			originals[place] = original
 			done = append(done, place)
 		}
 	}
@@ -129,13 +134,13 @@ func (c *Canteen) noteReturns(
 	events, sales, people := make([]int64, n), make([]int64, n), make([]int64, n)
 	devices, seqs, totals := make([]int64, n), make([]int64, n), make([]int64, n)
 	balances := make([]*int64, n)
-	times, days, saleDays := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
+	times, days, saleDays, bookedOn := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n), make([]time.Time, n)
 	var rations []int64
 	for i, place := range done {
 		r, s := returns[place], originals[place]
 		events[i], sales[i], people[i] = int64(r.Event), int64(s.event), int64(s.person)
 		devices[i], seqs[i], totals[i] = r.Device, r.Seq, int64(s.total)
-		times[i], days[i], saleDays[i] = r.At, dayOf(r.At, s.zone), s.day
+		times[i], days[i], saleDays[i], bookedOn[i] = r.At, dayOf(r.At, s.zone), s.day, s.takenBackOn
 		switch s.booked {
 		case "wallet":
 			balance := int64(verdicts[place].Balance)
@@ -146,17 +151,17 @@ func (c *Canteen) noteReturns(
 	}
 	if _, err := tx.Exec(ctx, `
 		WITH noted AS (
-			INSERT INTO meal.reversal (event_id, sale_event_id, person_id, device_id, seq, total, balance, at, day)
-			SELECT i.event_id, i.sale_id, i.person_id, i.device_id, i.seq, i.total, i.balance, i.at, i.day
+			INSERT INTO meal.reversal (event_id, sale_event_id, person_id, device_id, seq, total, balance, at, day, booked_on)
+			SELECT i.event_id, i.sale_id, i.person_id, i.device_id, i.seq, i.total, i.balance, i.at, i.day, i.booked_on
 			  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-			              $8::timestamptz[], $9::date[])
-			       AS i (event_id, sale_id, person_id, device_id, seq, total, balance, at, day)
+			              $8::timestamptz[], $9::date[], $11::date[])
+			       AS i (event_id, sale_id, person_id, device_id, seq, total, balance, at, day, booked_on)
 		)
 		UPDATE meal.sale s
 		   SET reversed_by = i.event_id
 		  FROM unnest($1::bigint[], $2::bigint[], $10::date[]) AS i (event_id, sale_id, day)
 		 WHERE s.event_id = i.sale_id AND s.day = i.day`,
-		events, sales, people, devices, seqs, totals, balances, times, days, saleDays); err != nil {
+		events, sales, people, devices, seqs, totals, balances, times, days, saleDays, bookedOn); err != nil {
 		return fmt.Errorf("note %d sales taken back: %w", n, err)
 	}
 	return deleteRations(ctx, tx, rations)

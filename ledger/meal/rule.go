@@ -24,20 +24,21 @@ type BanKind string
 // The kinds of bans.
 const (
 	BanDish     BanKind = "dish"     // by the item's code or name
-	BanCategory BanKind = "category" // as the provider sorts its products
-	BanAllergen BanKind = "allergen" // as the provider declares them
+	BanCategory BanKind = "category" // as the provider sorts its products and dishes
+	BanAllergen BanKind = "allergen" // as the provider declares them, by an item's code or on the day's menu
 )
 
-// Ban is what the parents do not want the buffet to sell to their child.
+// Ban is what the parents do not want to be sold to their child: in the buffet,
+// and of a paid hot meal whose dishes the till lists.
 type Ban struct {
 	Kind BanKind `json:"kind"`
 	// Value is compared without regard to case.
 	Value string `json:"value"`
 }
 
-// Rules are what the parents have decided on a child's purchases in the buffet.
+// Rules are what the parents have decided on a child's purchases.
 type Rules struct {
-	// Limit is how much may be spent on a day; nil when there is no limit.
+	// Limit is how much may be spent in the buffet on a day; nil when there is no limit.
 	Limit *money.Amount
 	// Spent is how much has been spent on the day asked for.
 	Spent money.Amount
@@ -159,59 +160,96 @@ func RulesOf(ctx context.Context, q pg.Querier, people []ledger.PersonID, days [
 	return rules, nil
 }
 
-// product is what a provider declares of what it sells under a code.
+// product is what a provider declares of what it sells.
 type product struct {
 	category  string
 	allergens []string
 }
 
-// products are what organisations declare of their codes.
+// products are what organisations declare: of the codes of their tills, and of
+// the dishes on the day's menu by name.
 type products map[productKey]product
 
 type productKey struct {
 	organisation ledger.OrganisationID
-	code         string
+	// code is a till's code, or empty for a dish of the menu.
+	code string
+	// day and dish name a dish, in lower case.
+	day  time.Time
+	dish string
 }
 
-func readProducts(ctx context.Context, q pg.Querier, keys []productKey) (products, error) {
-	if len(keys) == 0 {
+// of returns what is declared of an item sold on a day.
+func (p products) of(organisation ledger.OrganisationID, day time.Time, item Item) (category []string, allergens []string) {
+	for _, key := range []productKey{
+		{organisation: organisation, code: item.Code},
+		{organisation: organisation, day: day, dish: fold(item.Name)},
+	} {
+		if declared, known := p[key]; known {
+			category = append(category, declared.category)
+			allergens = append(allergens, declared.allergens...)
+		}
+	}
+	return category, allergens
+}
+
+// wanted is an item of which the provider's declaration is asked.
+type wanted struct {
+	organisation ledger.OrganisationID
+	day          time.Time
+	item         Item
+}
+
+func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, error) {
+	if len(list) == 0 {
 		return nil, nil
 	}
-	organisations, codes := make([]int64, len(keys)), make([]string, len(keys))
-	for i, key := range keys {
-		organisations[i], codes[i] = int64(key.organisation), key.code
+	n := len(list)
+	organisations, codes, days, dishes := make([]int64, n), make([]string, n), make([]time.Time, n), make([]string, n)
+	for i, w := range list {
+		organisations[i], codes[i], days[i], dishes[i] = int64(w.organisation), w.item.Code, w.day, fold(w.item.Name)
 	}
 	rows, err := q.Query(ctx, `
-		SELECT DISTINCT p.organisation_id, p.code, lower(p.category), p.allergens
+		SELECT DISTINCT p.organisation_id, p.code, '0001-01-01'::date, '', lower(p.category), p.allergens
 		  FROM unnest($1::bigint[], $2::text[]) AS i (organisation_id, code)
-		  JOIN meal.product p ON p.organisation_id = i.organisation_id AND p.code = i.code`, organisations, codes)
+		  JOIN meal.product p ON p.organisation_id = i.organisation_id AND p.code = i.code
+		UNION ALL
+		SELECT DISTINCT m.organisation_id, '', m.day, lower(m.dish), lower(m.category), m.allergens
+		  FROM unnest($1::bigint[], $3::date[], $4::text[]) AS i (organisation_id, day, dish)
+		  JOIN meal.menu m ON m.organisation_id = i.organisation_id AND m.day = i.day AND lower(m.dish) = i.dish`,
+		organisations, codes, days, dishes)
 	if err != nil {
-		return nil, fmt.Errorf("read what the buffet declares: %w", err)
+		return nil, fmt.Errorf("read what the canteen declares: %w", err)
 	}
 	declared := products{}
 	var key productKey
 	var p product
-	if _, err := pgx.ForEachRow(rows, []any{&key.organisation, &key.code, &p.category, &p.allergens}, func() error {
-		declared[key] = product{p.category, slices.Clone(p.allergens)}
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("read what the buffet declares: %w", err)
+	if _, err := pgx.ForEachRow(rows, []any{&key.organisation, &key.code, &key.day, &key.dish, &p.category, &p.allergens},
+		func() error {
+			if key.code != "" {
+				key.day = time.Time{}
+			}
+			// A dish may be on the menu of several meals: what any of them declares counts.
+			declared[key] = product{p.category, append(declared[key].allergens, p.allergens...)}
+			return nil
+		}); err != nil {
+		return nil, fmt.Errorf("read what the canteen declares: %w", err)
 	}
 	return declared, nil
 }
 
 // banned returns the ban that an item falls under.
-func (r *Rules) banned(organisation ledger.OrganisationID, item Item, declared products) (Ban, bool) {
-	product := declared[productKey{organisation, item.Code}]
+func (r *Rules) banned(w wanted, declared products) (Ban, bool) {
+	categories, allergens := declared.of(w.organisation, w.day, w.item)
 	for _, ban := range r.Bans {
 		hit := false
 		switch ban.Kind {
 		case BanDish:
-			hit = ban.Value == fold(item.Code) || ban.Value == fold(item.Name)
+			hit = ban.Value == fold(w.item.Code) || ban.Value == fold(w.item.Name)
 		case BanCategory:
-			hit = ban.Value == product.category && product.category != ""
+			hit = slices.Contains(categories, ban.Value)
 		case BanAllergen:
-			hit = slices.Contains(product.allergens, ban.Value)
+			hit = slices.Contains(allergens, ban.Value)
 		}
 		if hit {
 			return ban, true
@@ -220,32 +258,41 @@ func (r *Rules) banned(organisation ledger.OrganisationID, item Item, declared p
 	return Ban{}, false
 }
 
-// judge holds a purchase against the rules. The verdict has no code when they
-// allow it; value is the banned word.
+// judge holds a purchase against the rules: bans, and in the buffet the limit.
+// The verdict has no code when they allow it; value is the banned word.
 func (r *Rules) judge(
-	organisation ledger.OrganisationID, total money.Amount, items []Item, declared products,
+	kind Kind, total money.Amount, items []wanted, declared products,
 ) (verdict Verdict, value string) {
-	for i, item := range items {
-		if ban, hit := r.banned(organisation, item, declared); hit {
+	for i, w := range items {
+		if ban, hit := r.banned(w, declared); hit {
 			return refuse(CodeBanned, "line %d is banned by the parents: %s", i+1, ban.Kind), ban.Value
 		}
 	}
-	if r.Limit != nil && r.Spent+total > *r.Limit {
+	if kind == Buffet && r.Limit != nil && r.Spent+total > *r.Limit {
 		return refuse(CodeOverLimit, "the day's limit of %s leaves %s", *r.Limit, *r.Left()), ""
 	}
 	return Verdict{}, ""
 }
 
-// heedParents refuses online purchases in the buffet that a limit or a ban
-// forbids, and notes them as facts for the parents. What was sold offline has
-// been eaten.
+// itemsOf names the items of a sale for their declarations.
+func itemsOf(organisation ledger.OrganisationID, day time.Time, items []Item) []wanted {
+	list := make([]wanted, len(items))
+	for i, item := range items {
+		list[i] = wanted{organisation, day, item}
+	}
+	return list
+}
+
+// heedParents refuses online purchases that a ban or, in the buffet, the limit
+// forbids, and notes them as facts for the parents. What the city pays is not the
+// parents' purchase, and what was sold offline has been eaten.
 func (c *Canteen) heedParents(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	var list []*sale
 	var people []ledger.PersonID
 	var days []time.Time
-	var codes []productKey
+	var items []wanted
 	for _, s := range all {
-		if s.open() && s.Kind == Buffet && s.Mode != ledger.Offline {
+		if s.open() && s.Kind != Subsidised && s.Mode != ledger.Offline {
 			list, people, days = append(list, s), append(people, s.Person), append(days, s.day)
 		}
 	}
@@ -264,25 +311,25 @@ func (c *Canteen) heedParents(ctx context.Context, tx pgx.Tx, all []*sale) error
 	for i, s := range list {
 		rules[personDay{s.Person, s.day}] = &read[i]
 		if len(read[i].Bans) > 0 {
-			for _, item := range s.Items {
-				codes = append(codes, productKey{s.guest.organisation, item.Code})
-			}
+			items = append(items, itemsOf(s.guest.organisation, s.day, s.Items)...)
 		}
 	}
-	declared, err := readProducts(ctx, tx, codes)
+	declared, err := readProducts(ctx, tx, items)
 	if err != nil {
 		return err
 	}
 	var stopped []blocked
 	for _, s := range list {
 		r := rules[personDay{s.Person, s.day}]
-		verdict, value := r.judge(s.guest.organisation, s.Total, s.Items, declared)
+		verdict, value := r.judge(s.Kind, s.Total, itemsOf(s.guest.organisation, s.day, s.Items), declared)
 		if verdict.Code != "" {
 			s.verdict = verdict
 			stopped = append(stopped, blocked{s.Event, s.Person, s.Device, verdict.Code, value, s.Total, s.At})
 			continue
 		}
-		r.Spent += s.Total
+		if s.Kind == Buffet {
+			r.Spent += s.Total
+		}
 	}
 	return c.noteBlocked(ctx, tx, stopped)
 }
@@ -426,12 +473,10 @@ func (c *Canteen) Authorize(ctx context.Context, q *pgxpool.Pool, ask Ask) (Answ
 		answer.Allow = true
 		return answer, nil
 	}
-	if ask.Kind == Buffet {
-		stop, err := c.authorizeByRules(ctx, q, ask, organisation, day, &answer)
-		if err != nil || stop.Code != "" {
-			answer.Reason, answer.Message = stop.Code, stop.Message
-			return answer, err
-		}
+	stop, err := c.authorizeByRules(ctx, q, ask, organisation, day, &answer)
+	if err != nil || stop.Code != "" {
+		answer.Reason, answer.Message = stop.Code, stop.Message
+		return answer, err
 	}
 	switch {
 	case !wallet:
@@ -453,23 +498,22 @@ func (c *Canteen) authorizeByRules(
 		return Verdict{}, err
 	}
 	r := &rules[0]
-	answer.LimitLeft = r.Left()
+	if ask.Kind == Buffet {
+		answer.LimitLeft = r.Left()
+	}
+	items := itemsOf(organisation, day, ask.Items)
 	var declared products
 	if len(r.Bans) > 0 {
-		keys := make([]productKey, len(ask.Items))
-		for i, item := range ask.Items {
-			keys[i] = productKey{organisation, item.Code}
-		}
-		if declared, err = readProducts(ctx, q, keys); err != nil {
+		if declared, err = readProducts(ctx, q, items); err != nil {
 			return Verdict{}, err
 		}
 	}
-	for i, item := range ask.Items {
-		if _, hit := r.banned(organisation, item, declared); hit {
+	for i, w := range items {
+		if _, hit := r.banned(w, declared); hit {
 			answer.Banned = append(answer.Banned, i)
 		}
 	}
-	verdict, value := r.judge(organisation, ask.Total, ask.Items, declared)
+	verdict, value := r.judge(ask.Kind, ask.Total, items, declared)
 	if verdict.Code == "" {
 		return verdict, nil
 	}

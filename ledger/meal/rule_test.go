@@ -59,7 +59,7 @@ func TestBansByDishCategoryAndAllergen(t *testing.T) {
 	c := newCanteen(t)
 	c.topUp(c.payer, 1000_00)
 	c.inTx(func(tx pgx.Tx) error {
-		if err := meal.SetProducts(t.Context(), tx, []meal.Product{
+		if _, err := meal.SetProducts(t.Context(), tx, []meal.Product{
 			{Organisation: c.school, Code: "c1", Name: "Шоколад", Category: "Сладости", Allergens: []string{"Молоко", "орехи"}},
 			{Organisation: c.school, Code: "j1", Name: "Сок", Category: "Напитки"},
 		}); err != nil {
@@ -95,6 +95,34 @@ func TestBansByDishCategoryAndAllergen(t *testing.T) {
 			}
 		}
 	}
+	// What menu.csv says of today's dishes counts for a till without codes, in the
+	// buffet and of a paid hot meal; the limit is the buffet's alone.
+	_, err := c.importMenu("s1," + day(0).Format(time.DateOnly) + ",lunch,Котлета,,,,,,Орехи;глютен,90.00\n")
+	c.must(err)
+	nothing := money.Amount(0)
+	c.setLimit(c.payer, &nothing)
+	cutlet := buy(item("", "котлета"))
+	if v := c.sell(cutlet)[0]; v.Code != meal.CodeBanned {
+		t.Errorf("a dish whose menu declares a banned allergen is %s", v.Code)
+	}
+	hot := c.sale(c.payer, meal.Hot, "lunch", 10_00)
+	hot.Items = cutlet.Items
+	answer, err := c.Authorize(t.Context(), c.pool, meal.Ask{
+		Person: c.payer, Kind: meal.Hot, Meal: "lunch", Items: hot.Items, Total: 10_00, Device: 1, At: noon,
+	})
+	c.must(err)
+	if answer.Allow || answer.Reason != meal.CodeBanned || !slices.Equal(answer.Banned, []int{0}) || answer.LimitLeft != nil {
+		t.Errorf("a hot meal of a banned dish is told %+v", answer)
+	}
+	if v := c.sell(hot)[0]; v.Code != meal.CodeBanned {
+		t.Errorf("a hot meal of a banned dish is %s", v.Code)
+	}
+	hot = c.sale(c.payer, meal.Hot, "lunch", 10_00)
+	hot.Items = []meal.Item{item("", "Суп")}
+	if v := c.sell(hot)[0]; v.Code != meal.CodeSold {
+		t.Errorf("a hot meal over the buffet's limit is %s", v.Code)
+	}
+	c.setLimit(c.payer, nil)
 	c.inTx(func(tx pgx.Tx) error {
 		return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{{meal.BanCategory, "сладости"}}, mother, noon)
 	})

@@ -30,8 +30,10 @@ type sale struct {
 	day     time.Time
 	booked  string // who pays: wallet, budget or loss
 	posting ledger.PostingID
-	orders  []OrderID // preorders that this sale serves
-	verdict Verdict
+	// bookedOn is the accounting day.
+	bookedOn time.Time
+	orders   []OrderID // preorders that this sale serves
+	verdict  Verdict
 }
 
 func (s *sale) open() bool { return s.verdict.Code == "" }
@@ -281,7 +283,7 @@ func (c *Canteen) post(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		return fmt.Errorf("book %d sales: %w", len(list), err)
 	}
 	for i, s := range list {
-		s.verdict, s.posting = verdictOf(verdicts[i]), verdicts[i].Posting
+		s.verdict, s.posting, s.bookedOn = verdictOf(verdicts[i]), verdicts[i].Posting, verdicts[i].Day
 		if s.verdict.Code == CodeSold && s.booked == "wallet" {
 			s.verdict.Balance = verdicts[i].DebitAfter
 		}
@@ -350,7 +352,7 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	events, postings, people, organisations := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
 	buildings, balances := make([]*int64, n), make([]*int64, n)
 	devices, seqs, totals := make([]int64, n), make([]int64, n), make([]int64, n)
-	times, days, offline := make([]time.Time, n), make([]time.Time, n), make([]bool, n)
+	times, days, bookedOn, offline := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n), make([]bool, n)
 	kinds, meals, booked, payees := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	items := make([]*string, n)
 	fact := Sold{}
@@ -363,7 +365,7 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		if balance := int64(s.verdict.Balance); s.booked == "wallet" {
 			balances[i] = &balance
 		}
-		times[i], days[i], offline[i] = s.At, s.day, s.Mode == ledger.Offline
+		times[i], days[i], bookedOn[i], offline[i] = s.At, s.day, s.bookedOn, s.Mode == ledger.Offline
 		kinds[i], meals[i], booked[i], payees[i] = string(s.Kind), s.Meal, s.booked, s.guest.payee
 		if len(s.Items) > 0 {
 			lines, err := json.Marshal(s.Items)
@@ -386,16 +388,16 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
-		                       balance, at, day, offline, kind, meal, booked, payee_code, items)
+		                       balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on)
 		SELECT i.event_id, i.posting_id, i.person_id, i.organisation_id, i.building_id, i.device_id, i.seq, i.total,
-		       i.balance, i.at, i.day, i.offline, i.kind, i.meal, i.booked, i.payee_code, i.items::jsonb
+		       i.balance, i.at, i.day, i.offline, i.kind, i.meal, i.booked, i.payee_code, i.items::jsonb, i.booked_on
 		  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
 		              $8::bigint[], $9::bigint[], $10::timestamptz[], $11::date[], $12::boolean[], $13::text[],
-		              $14::text[], $15::text[], $16::text[], $17::text[])
+		              $14::text[], $15::text[], $16::text[], $17::text[], $18::date[])
 		       AS i (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
-		             balance, at, day, offline, kind, meal, booked, payee_code, items)`,
+		             balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on)`,
 		events, postings, people, organisations, buildings, devices, seqs, totals,
-		balances, times, days, offline, kinds, meals, booked, payees, items); err != nil {
+		balances, times, days, offline, kinds, meals, booked, payees, items, bookedOn); err != nil {
 		return fmt.Errorf("store %d sales: %w", n, err)
 	}
 	if len(fact.EventIDs) == 0 {

@@ -58,11 +58,17 @@ const (
 	Guardians     = "guardians.csv"
 	Subscriptions = "subscriptions.csv"
 	Menu          = "menu.csv"
+	// Products are what buffets sell under the codes of their tills: org_id, code,
+	// name, category, allergens.
+	Products = "products.csv"
+	// Offices are the places of banks where accounts are topped up: point, name,
+	// address, phone, metro, hours, break, weekend.
+	Offices = "offices.csv"
 )
 
 // FileNames lists the files a folder may hold.
 func FileNames() []string {
-	return []string{Payees, Organisations, Buildings, People, Cards, Guardians, Subscriptions, Menu}
+	return []string{Payees, Organisations, Buildings, People, Cards, Guardians, Subscriptions, Menu, Products, Offices}
 }
 
 const (

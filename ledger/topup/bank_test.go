@@ -322,7 +322,9 @@ func TestMoneyForAnAccountThatIsNoLongerOpenGoesToTheSuspenseAccount(t *testing.
 		})
 	}
 	c.must(release("1", second))
-	c.must(release("10", ""))
+	if err := release("10", ""); err == nil {
+		t.Error("it was released to no account")
+	}
 	if err := release("1", second); err == nil {
 		t.Error("it was released twice")
 	}

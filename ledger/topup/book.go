@@ -2,6 +2,7 @@ package topup
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -424,60 +425,82 @@ func (y *payment) entry(f *fresh, suspense ledger.AccountID, book *ledger.Book, 
 type Release struct {
 	Partner string
 	Txn     string
-	// Account is the number of the account it was meant for; empty sends the
-	// money back to the bank.
+	// Account is the number of the account it was meant for.
 	Account string
 }
 
-// ReleasePayment moves a payment from the suspense account to the account it
-// was meant for, or back to the bank. It is booked once: a second release of
-// the same payment, and one that cannot be, is an error.
+// ReleasePayment moves a payment from the suspense account to the account it was
+// meant for; back to who paid it goes a refund (AskRefund). It is booked once: a
+// second release of the same payment, and one that cannot be, is an error.
 func ReleasePayment(ctx context.Context, tx pgx.Tx, book *ledger.Book, r Release, now time.Time) error {
 	p, err := findPartner(ctx, tx, r.Partner)
 	if err != nil {
 		return fmt.Errorf("release a payment: %w", err)
 	}
-	y, err := lockPayment(ctx, tx, p, r.Txn, 0)
+	wallets, err := ledger.WalletsByNumber(ctx, tx, []string{r.Account})
 	if err != nil {
 		return fmt.Errorf("release payment %s of %s: %w", r.Txn, r.Partner, err)
 	}
-	if y.state != "suspense" {
-		return fmt.Errorf("release payment %s of %s: it is %s", r.Txn, r.Partner, y.state)
+	w, found := wallets[r.Account]
+	if !found {
+		return fmt.Errorf("release payment %s of %s: there is no account %q", r.Txn, r.Partner, r.Account)
 	}
-	accounts, err := ledger.SystemAccounts(ctx, tx, ledger.SystemAccount{Kind: ledger.Suspense})
-	if err != nil {
-		return err
-	}
-	to := p.clearing
-	if r.Account != "" {
-		wallets, err := ledger.WalletsByNumber(ctx, tx, []string{r.Account})
-		if err != nil {
-			return err
-		}
-		w, found := wallets[r.Account]
-		if !found {
-			return fmt.Errorf("release payment %s of %s: there is no such account", r.Txn, r.Partner)
-		}
-		to = w.Account
-	}
-	events, err := ledger.NextEventIDs(ctx, tx, 1)
-	if err != nil {
-		return err
-	}
-	verdicts, err := book.Post(ctx, tx, []ledger.Entry{{
-		Event: events[0], Kind: ledger.Release, Debit: accounts[0], Credit: to, Amount: y.sum,
-		Source: "release/" + p.Name, ExternalID: y.txn, OccurredAt: now,
-	}})
-	if err != nil {
-		return err
-	}
-	if verdicts[0].Code != ledger.CodePosted {
-		return fmt.Errorf("release payment %s of %s: the book says %s", r.Txn, r.Partner, verdicts[0].Code)
-	}
-	if _, err := tx.Exec(ctx, `UPDATE topup.payment SET state = 'released' WHERE event_id = $1`, int64(y.event)); err != nil {
+	if _, err := releasePayment(ctx, tx, book, p, r.Txn, w.Account, now); err != nil {
 		return fmt.Errorf("release payment %s of %s: %w", r.Txn, r.Partner, err)
 	}
 	return nil
+}
+
+// releasePayment moves a payment out of the suspense account, once.
+func releasePayment(
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, txn string, to ledger.AccountID, now time.Time,
+) (ledger.EventID, error) {
+	y, err := lockPayment(ctx, tx, p, txn, 0)
+	if err != nil {
+		return 0, err
+	}
+	if y.state != "suspense" {
+		return 0, fmt.Errorf("it is %s, not in suspense", y.state)
+	}
+	accounts, err := ledger.SystemAccounts(ctx, tx, ledger.SystemAccount{Kind: ledger.Suspense})
+	if err != nil {
+		return 0, err
+	}
+	event, err := post(ctx, tx, book, ledger.Entry{
+		Kind: ledger.Release, Debit: accounts[0], Credit: to, Amount: y.sum,
+		Source: "release/" + p.Name, ExternalID: y.txn, OccurredAt: now,
+	})
+	if err != nil {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, `UPDATE topup.payment SET state = 'released' WHERE event_id = $1`, int64(y.event)); err != nil {
+		return 0, err
+	}
+	return event, nil
+}
+
+// post books one entry under an event of its own. Anything but a new posting is
+// an error that says in words why.
+func post(ctx context.Context, tx pgx.Tx, book *ledger.Book, e ledger.Entry) (ledger.EventID, error) {
+	events, err := ledger.NextEventIDs(ctx, tx, 1)
+	if err != nil {
+		return 0, err
+	}
+	e.Event = events[0]
+	verdicts, err := book.Post(ctx, tx, []ledger.Entry{e})
+	if err != nil {
+		return 0, err
+	}
+	switch code := verdicts[0].Code; code {
+	case ledger.CodePosted:
+		return e.Event, nil
+	case ledger.CodeRefused:
+		return 0, errors.New("there is not enough money in the account")
+	case ledger.CodeClosedAccount:
+		return 0, errors.New("the account is closed")
+	default:
+		return 0, fmt.Errorf("the book says %s", code)
+	}
 }
 
 // readWallet reads one wallet by number.

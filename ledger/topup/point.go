@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
+	"zvonok/ledger/registry"
 )
 
 // pointsData are the ways to pay with their instructions (R31, R33, R36 to R38).
@@ -117,22 +119,66 @@ func ReadDirectory(ctx context.Context, q pg.Querier) (Directory, error) {
 	return d, nil
 }
 
-// ReplaceOffices puts the offices in place of all there were. An office of a way
-// to pay that does not exist is an error.
-func ReplaceOffices(ctx context.Context, tx pgx.Tx, offices []Office) error {
+// maxOfficeText bounds each text of an office, in characters.
+const maxOfficeText = 200
+
+var officeTable = registry.Table[Office]{
+	File:    registry.Offices,
+	Columns: []string{"point", "name", "address", "phone", "metro", "hours", "break", "weekend"},
+	Parse: func(line *registry.Line) Office {
+		return Office{
+			Point: line.Required("point", maxOfficeText), Name: line.Required("name", maxOfficeText),
+			Address: line.Required("address", maxOfficeText), Phone: line.Text("phone"), Metro: line.Text("metro"),
+			Hours: line.Required("hours", maxOfficeText), Break: line.Text("break"), Weekend: line.Text("weekend"),
+		}
+	},
+}
+
+// Import imports offices.csv: the places of banks, in place of all there were
+// (R36). An office of a way to pay that does not exist is a problem. It is a
+// registry.Import.
+func Import(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *registry.Report) (err error) {
 	var points []Point
 	if err := json.Unmarshal(pointsData, &points); err != nil {
 		return fmt.Errorf("read the ways to pay: %w", err)
 	}
 	known := map[string]bool{}
+	var codes []string
 	for _, p := range points {
 		known[p.Code] = true
+		codes = append(codes, p.Code)
 	}
-	for _, o := range offices {
+	reader, err := officeTable.Read(folder, report)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, reader.Close()) }()
+	var offices []Office
+	for reader.Next() {
+		o := reader.Row()
 		if !known[o.Point] {
-			return fmt.Errorf("office %q: there is no way to pay %q", o.Name, o.Point)
+			report.Add(registry.Offices, reader.Number(),
+				fmt.Sprintf("there is no way to pay %q; the ways are %s", o.Point, strings.Join(codes, ", ")))
 		}
+		offices = append(offices, o)
 	}
+	if err := reader.Err(); err != nil {
+		return err
+	}
+	if !report.OK() || !folder.Has(registry.Offices) {
+		return nil
+	}
+	if err := ReplaceOffices(ctx, tx, offices); err != nil {
+		return err
+	}
+	report.Done(registry.Count{File: registry.Offices, Added: len(offices)})
+	return nil
+}
+
+var _ registry.Import = Import
+
+// ReplaceOffices puts the offices in place of all there were.
+func ReplaceOffices(ctx context.Context, tx pgx.Tx, offices []Office) error {
 	if _, err := tx.Exec(ctx, `DELETE FROM topup.office`); err != nil {
 		return fmt.Errorf("replace offices: %w", err)
 	}

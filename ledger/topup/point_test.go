@@ -5,10 +5,10 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
-
-	"github.com/jackc/pgx/v5"
+	"testing/fstest"
 
 	"zvonok/ledger/money"
+	"zvonok/ledger/registry"
 	"zvonok/ledger/topup"
 )
 
@@ -20,7 +20,14 @@ func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 		Point: "bm-office", Name: "Отделение «Пример»", Address: "ул. Примерная, 1", Metro: "Примерная",
 		Hours: "9:00-20:00", Break: "14:00-15:00", Weekend: "вс",
 	}
-	c.inTx(func(tx pgx.Tx) error { return topup.ReplaceOffices(t.Context(), tx, []topup.Office{office}) })
+	const header = "point,name,address,phone,metro,hours,break,weekend\n"
+	importOffices := func(lines string) (*registry.Report, error) {
+		folder, err := registry.OpenFS(fstest.MapFS{registry.Offices: {Data: []byte(header + lines)}})
+		c.must(err)
+		return registry.Run(t.Context(), c.pool, folder, topup.Import)
+	}
+	_, err := importOffices("bm-office,Отделение «Пример»,\"ул. Примерная, 1\",,Примерная,9:00-20:00,14:00-15:00,вс\n")
+	c.must(err)
 	ask := func(query string) (d topup.Directory) {
 		recorder := httptest.NewRecorder()
 		c.endpoints.DirectoryHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/topup-points"+query, nil))
@@ -61,9 +68,13 @@ func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 			}
 		}
 	}
-	if err := pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
-		return topup.ReplaceOffices(t.Context(), tx, []topup.Office{{Point: "nowhere", Name: "x", Address: "x"}})
-	}); err == nil {
-		t.Error("an office of no way to pay was taken")
+	report, err := importOffices("bm-office,A,B,,,9-20,,\nnowhere,A,B,,,9-20,,\n")
+	if err == nil || report.Found != 1 || report.Problems[0].Line != 3 {
+		t.Errorf("an office of no way to pay: %v, %+v", err, report)
+	}
+	for _, p := range ask("").Points {
+		if p.Code == "bm-office" && len(p.Offices) != 1 {
+			t.Error("a bad file has changed the offices")
+		}
 	}
 }

@@ -187,7 +187,7 @@ func Reconcile(
 }
 
 func reconcile(
-	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, name string, r registry, now time.Time,
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, name string, r bankRegistry, now time.Time,
 ) (Report, error) {
 	report := Report{Partner: p.Name, File: name, Day: r.day, Number: r.number, Lines: len(r.lines), Total: r.total}
 	if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), pg_advisory_xact_lock($2, $3)`,
@@ -221,7 +221,7 @@ func reconcile(
 
 // enterFile writes the file's row, which no other file may have.
 func enterFile(
-	ctx context.Context, tx pgx.Tx, p *Partner, name string, r registry, now time.Time,
+	ctx context.Context, tx pgx.Tx, p *Partner, name string, r bankRegistry, now time.Time,
 ) (id int64, payee string, err error) {
 	if r.inn != "" {
 		err := tx.QueryRow(ctx, `SELECT code FROM ledger.payee WHERE inn = $1 AND payment_code = ANY ($2) ORDER BY code`,
@@ -249,7 +249,7 @@ func enterFile(
 }
 
 // stage copies the lines to where statements can reach them.
-func stage(ctx context.Context, tx pgx.Tx, r registry) error {
+func stage(ctx context.Context, tx pgx.Tx, r bankRegistry) error {
 	if _, err := tx.Exec(ctx, `
 		CREATE TEMPORARY TABLE topup_incoming (
 		    line integer NOT NULL, txn_id text NOT NULL, at timestamptz NOT NULL, account text NOT NULL,
@@ -307,7 +307,7 @@ func creditLate(ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, n
 // judge gives each line its state, and finds what the file should have had. All
 // its payments are there by now; one that a registry brought and no line has
 // claimed yet was brought by this file.
-func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string, r registry, now time.Time) error {
+func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string, r bankRegistry, now time.Time) error {
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO topup.registry_line (file_id, line, event_id, txn_id, at, amount, fee, difference, account, terminal,
 		                                 state, open, resolution, resolved_by, resolved_at)
@@ -358,7 +358,7 @@ func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string,
 
 // settle books what the file says the bank took as settled.
 func settle(
-	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, file int64, r registry, now time.Time,
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, file int64, r bankRegistry, now time.Time,
 ) error {
 	if r.total == 0 {
 		return nil

@@ -53,8 +53,8 @@ func (b *BadRegistry) add(line int, format string, args ...any) {
 	}
 }
 
-// registry is a partner's file as read.
-type registry struct {
+// bankRegistry is a partner's file as read.
+type bankRegistry struct {
 	// inn is the payee's; empty when the file is of all payees.
 	inn    string
 	day    time.Time // at midnight UTC
@@ -83,13 +83,13 @@ type registryLine struct {
 //
 // It reads all or nothing: a file with a broken line, or whose count or sum is
 // not that of its lines, is a *BadRegistry.
-func parseRegistry(p *Partner, fileName string, data []byte) (registry, error) {
-	r := registry{hash: sha256.Sum256(data)}
+func parseRegistry(p *Partner, fileName string, data []byte) (bankRegistry, error) {
+	r := bankRegistry{hash: sha256.Sum256(data)}
 	bad := &BadRegistry{}
 	text, err := decode(p.Layout, data)
 	if err != nil {
 		bad.add(1, "%s", err)
-		return registry{}, bad
+		return bankRegistry{}, bad
 	}
 	if p.Layout == nil {
 		r.readOwn(p, text, bad)
@@ -97,7 +97,7 @@ func parseRegistry(p *Partner, fileName string, data []byte) (registry, error) {
 		r.readColumns(p, fileName, text, bad)
 	}
 	if bad.Found > 0 {
-		return registry{}, bad
+		return bankRegistry{}, bad
 	}
 	return r, nil
 }
@@ -131,7 +131,7 @@ func eachLine(text string, f func(number int, line string) bool) {
 	}
 }
 
-func (r *registry) readOwn(p *Partner, text string, bad *BadRegistry) {
+func (r *bankRegistry) readOwn(p *Partner, text string, bad *BadRegistry) {
 	ended, last := false, 1
 	eachLine(text, func(number int, line string) bool {
 		last = number
@@ -180,7 +180,7 @@ func (r *registry) readOwn(p *Partner, text string, bad *BadRegistry) {
 	}
 }
 
-func (r *registry) readHeader(p *Partner, number int, fields []string, bad *BadRegistry) {
+func (r *bankRegistry) readHeader(p *Partner, number int, fields []string, bad *BadRegistry) {
 	if len(fields) != 5 || fields[0] != "H" {
 		bad.add(number, "the file begins with H;partner;payee_inn;day;number")
 		return
@@ -208,7 +208,7 @@ func (r *registry) readHeader(p *Partner, number int, fields []string, bad *BadR
 
 func plausible(t time.Time) bool { return t.Year() >= 2000 && t.Year() <= 2100 }
 
-func (r *registry) readColumns(p *Partner, fileName, text string, bad *BadRegistry) {
+func (r *bankRegistry) readColumns(p *Partner, fileName, text string, bad *BadRegistry) {
 	l := p.Layout
 	r.number = 1
 	if l.FileName != "" {
@@ -262,7 +262,7 @@ func (l *Layout) sum(text string) string {
 	return text
 }
 
-func (r *registry) readRow(p *Partner, number int, row []string, bad *BadRegistry) {
+func (r *bankRegistry) readRow(p *Partner, number int, row []string, bad *BadRegistry) {
 	l := p.Layout
 	if len(row) > maxColumns {
 		bad.add(number, "it has more than %d columns", maxColumns)
@@ -293,7 +293,7 @@ func (r *registry) readRow(p *Partner, number int, row []string, bad *BadRegistr
 }
 
 // take checks what all formats have in common and keeps the line.
-func (r *registry) take(p *Partner, line registryLine, amount, fee string, bad *BadRegistry) {
+func (r *bankRegistry) take(p *Partner, line registryLine, amount, fee string, bad *BadRegistry) {
 	var outcome Outcome
 	line.amount, outcome = parseSum(p.Dialect, amount)
 	switch {
@@ -335,7 +335,7 @@ func clip(text string) string {
 	return text
 }
 
-func (r *registry) checkTotals(number int, count, sum string, bad *BadRegistry) {
+func (r *bankRegistry) checkTotals(number int, count, sum string, bad *BadRegistry) {
 	if bad.Found > 0 {
 		return // the lines that were read are not all of them
 	}

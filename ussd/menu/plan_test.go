@@ -95,10 +95,10 @@ func fill(tb testing.TB, pool *pgxpool.Pool) {
 		        $2::timestamptz, 1, ($2::timestamptz - m * interval '3 days')::date, 'hot', 'till/1', m || '-' || n, false
 		   FROM generate_series(1, $1::int) n, generate_series(1, 6) m`,
 		`INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, device_id, seq, total, balance, at, day,
-		                        offline, kind, meal, booked, payee_code)
+		                        booked_on, offline, kind, meal, booked, payee_code)
 		 SELECT m * 1000000 + n, m * 1000000 + n, n, 1 + n % 700, 1, m * 1000000 + n, 5000, 14350,
 		        $2::timestamptz - m * interval '1 day', ($2::timestamptz - m * interval '1 day')::date,
-		        false, 'hot', 'lunch', 'wallet', 'kp'
+		        ($2::timestamptz - m * interval '1 day')::date, false, 'hot', 'lunch', 'wallet', 'kp'
 		   FROM generate_series(1, $1::int) n, generate_series(0, 3) m`,
 		`INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
 		 SELECT o, ($2::timestamptz - d * interval '1 day')::date, 'lunch', dish, 0

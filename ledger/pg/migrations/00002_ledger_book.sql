@@ -68,6 +68,24 @@ CREATE TABLE ledger.floor_change (
 );
 CREATE INDEX floor_change_account ON ledger.floor_change (account_id);
 
+-- A wallet that went with its person to another organisation, or with its
+-- organisation to another payee, and what was in it: a payee that holds the
+-- parents' money hands that sum over to the next one. actor is the setting
+-- zvonok.actor of the transaction; without it the registry's import did it.
+CREATE TABLE ledger.move (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account_id bigint NOT NULL,
+    person_id  bigint NOT NULL,
+    from_id    bigint NOT NULL,
+    to_id      bigint NOT NULL,
+    from_payee text NOT NULL,
+    to_payee   text NOT NULL,
+    balance    bigint NOT NULL,
+    actor      text NOT NULL,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX move_at ON ledger.move (at);
+
 -- Which kinds of accounts a kind of posting may debit and credit.
 CREATE TABLE ledger.posting_rule (
     kind         text NOT NULL,
@@ -347,7 +365,7 @@ DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'day_log', 'posting_rule'] LOOP
+    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'move', 'day_log', 'posting_rule'] LOOP
         EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ledger.%I
                         FOR EACH ROW EXECUTE FUNCTION ledger.forbid_change()', t);
         EXECUTE format('CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ledger.%I
@@ -472,11 +490,13 @@ $$;
 -- +goose StatementEnd
 
 -- A wallet's policy floor is that of its person's organisation: it follows when
--- the person moves or the organisation changes its own.
+-- the person moves or the organisation changes its own. Both moves are noted.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.follow_policy() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
+DECLARE
+    v_actor text := coalesce(nullif(current_setting('zvonok.actor', true), ''), 'import');
 BEGIN
     IF TG_TABLE_NAME = 'person' THEN
         PERFORM ledger.set_policy_floors(array_agg(a.id), array_agg(o.debt_floor))
@@ -485,6 +505,16 @@ BEGIN
            JOIN ledger.organisation o ON o.id = n.organisation_id
            JOIN ledger.account a ON a.person_id = n.id
          HAVING count(*) > 0;
+        -- Behind the locks: the balance that went along.
+        INSERT INTO ledger.move (account_id, person_id, from_id, to_id, from_payee, to_payee, balance, actor)
+        SELECT a.id, n.id, f.id, t.id, coalesce(f.payee_code, ''), coalesce(t.payee_code, ''), b.posted, v_actor
+          FROM new_rows n
+          JOIN old_rows w ON w.id = n.id AND w.organisation_id <> n.organisation_id
+          JOIN ledger.organisation f ON f.id = w.organisation_id
+          JOIN ledger.organisation t ON t.id = n.organisation_id
+          JOIN ledger.account a ON a.person_id = n.id
+          JOIN ledger.balance b ON b.account_id = a.id
+         ORDER BY a.id;
     ELSE
         PERFORM ledger.set_policy_floors(array_agg(a.id), array_agg(n.debt_floor))
            FROM new_rows n
@@ -492,6 +522,22 @@ BEGIN
            JOIN ledger.person p ON p.organisation_id = n.id
            JOIN ledger.account a ON a.person_id = p.id
          HAVING count(*) > 0;
+        IF EXISTS (SELECT FROM new_rows n JOIN old_rows w ON w.id = n.id AND w.payee_code IS DISTINCT FROM n.payee_code) THEN
+            PERFORM ledger.lock_wallets(array_agg(a.id))
+               FROM new_rows n
+               JOIN old_rows w ON w.id = n.id AND w.payee_code IS DISTINCT FROM n.payee_code
+               JOIN ledger.person p ON p.organisation_id = n.id
+               JOIN ledger.account a ON a.person_id = p.id;
+            INSERT INTO ledger.move (account_id, person_id, from_id, to_id, from_payee, to_payee, balance, actor)
+            SELECT a.id, p.id, n.id, n.id, coalesce(w.payee_code, ''), coalesce(n.payee_code, ''), b.posted, v_actor
+              FROM new_rows n
+              JOIN old_rows w ON w.id = n.id AND w.payee_code IS DISTINCT FROM n.payee_code
+              JOIN ledger.person p ON p.organisation_id = n.id
+              JOIN ledger.account a ON a.person_id = p.id
+              JOIN ledger.balance b ON b.account_id = a.id
+             WHERE b.posted <> 0
+             ORDER BY a.id;
+        END IF;
     END IF;
     RETURN NULL;
 END
@@ -1369,7 +1415,7 @@ $$;
 -- +goose StatementEnd
 
 GRANT SELECT ON
-    ledger.account, ledger.balance, ledger.floor_change, ledger.posting_rule, ledger.posting, ledger.idem,
+    ledger.account, ledger.balance, ledger.floor_change, ledger.move, ledger.posting_rule, ledger.posting, ledger.idem,
     ledger.refusal, ledger.reversed, ledger.hold, ledger.threshold, ledger.threshold_past, ledger.crossing,
     ledger.gate, ledger.day, ledger.day_leaf, ledger.day_account, ledger.day_log, ledger.fold, ledger.fold_mark
     TO zvonok_app;

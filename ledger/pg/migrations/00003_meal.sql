@@ -7,8 +7,9 @@ GRANT USAGE ON SCHEMA meal TO zvonok_app;
 
 -- A sale in a canteen. It is written in the transaction that books it, under
 -- the id (device/ID, seq) of the book, so that one sale of a device is one row.
--- day is its date in the organisation's zone, for reports and meals of a day;
--- the book may have booked it on a later day. booked says who paid: the wallet,
+-- day is its date in the organisation's zone, for the meals of a day; booked_on is
+-- the accounting day it was booked on, a later one when that was closed, for
+-- what providers are owed. booked says who paid: the wallet,
 -- the budget (subsidised meals) or the offline losses. balance is what was left
 -- in the wallet just after; null when it was not touched.
 CREATE TABLE meal.sale (
@@ -25,6 +26,7 @@ CREATE TABLE meal.sale (
     reversed_by     bigint,
     at              timestamptz NOT NULL,
     day             date NOT NULL,
+    booked_on       date NOT NULL,
     offline         boolean NOT NULL,
     kind            text NOT NULL CHECK (kind IN ('buffet', 'hot', 'subsidised')),
     meal            text NOT NULL,
@@ -37,6 +39,8 @@ CREATE TABLE meal.sale (
 ) PARTITION BY RANGE (day);
 CREATE INDEX sale_person ON meal.sale (person_id, day);
 CREATE INDEX sale_organisation ON meal.sale (organisation_id, day);
+-- Rows come day by day.
+CREATE INDEX sale_booked_on ON meal.sale USING brin (booked_on) WITH (pages_per_range = 16, autosummarize = on);
 CREATE TABLE meal.sale_default PARTITION OF meal.sale DEFAULT;
 SELECT ledger.ensure_month('meal.sale', (date_trunc('month', now()) + make_interval(months => m))::date)
   FROM generate_series(-1, 3) AS m;
@@ -52,9 +56,12 @@ CREATE TABLE meal.reversal (
     total         bigint NOT NULL,
     balance       bigint,
     at            timestamptz NOT NULL,
-    day           date NOT NULL
+    day           date NOT NULL,
+    -- The accounting day.
+    booked_on     date NOT NULL
 );
 CREATE INDEX reversal_person ON meal.reversal (person_id, day);
+CREATE INDEX reversal_booked_on ON meal.reversal (booked_on);
 GRANT SELECT, INSERT ON meal.reversal TO zvonok_app;
 
 -- A subsidised meal that was eaten: once per child, meal and day. Its row goes
@@ -99,8 +106,8 @@ CREATE TABLE meal.spending_limit (
 );
 GRANT SELECT, INSERT, UPDATE, DELETE ON meal.spending_limit TO zvonok_app;
 
--- What a child is not to be sold in the buffet: a dish by its code or name, a
--- category or an allergen, in lower case.
+-- What a child is not to be sold: a dish by its code or name, a category or an
+-- allergen, in lower case.
 CREATE TABLE meal.ban (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     person_id bigint NOT NULL REFERENCES ledger.person (id),
@@ -154,4 +161,5 @@ CREATE TABLE meal.preorder (
 );
 CREATE UNIQUE INDEX preorder_placed ON meal.preorder (person_id, day, meal, dish) WHERE state IN ('placed', 'served');
 CREATE INDEX preorder_sheet ON meal.preorder (organisation_id, day);
+CREATE INDEX preorder_open ON meal.preorder (day) WHERE state = 'placed';
 GRANT SELECT, INSERT, UPDATE ON meal.preorder TO zvonok_app;

@@ -87,6 +87,32 @@ CREATE INDEX payment_suspense ON topup.payment (booked_at) WHERE state = 'suspen
 GRANT SELECT, INSERT ON topup.payment TO zvonok_app;
 GRANT UPDATE (state, reason, wallet_id) ON topup.payment TO zvonok_app;
 
+-- Money that is to go back to who paid it, out of a wallet or, with a txn_id,
+-- out of the suspense account, through the partner's clearing account. One
+-- person asks, another decides; the posting is written with the decision.
+CREATE TABLE topup.refund (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    partner_id bigint NOT NULL REFERENCES topup.partner (id),
+    wallet_id  bigint,
+    txn_id     text,
+    amount     bigint NOT NULL CHECK (amount > 0),
+    reason     text NOT NULL CHECK (reason <> '' AND length(reason) <= 400),
+    state      text NOT NULL DEFAULT 'asked' CHECK (state IN ('asked', 'paid', 'declined')),
+    asked_by   text NOT NULL CHECK (asked_by <> '' AND length(asked_by) <= 64),
+    asked_at   timestamptz NOT NULL,
+    decided_by text CHECK (decided_by <> '' AND length(decided_by) <= 64),
+    decided_at timestamptz,
+    event_id   bigint,
+    CHECK ((wallet_id IS NULL) <> (txn_id IS NULL)),
+    CHECK ((state = 'asked') = (decided_by IS NULL)),
+    CHECK ((state = 'asked') = (decided_at IS NULL)),
+    CHECK ((state = 'paid') = (event_id IS NOT NULL)),
+    CONSTRAINT two_persons CHECK (state <> 'paid' OR lower(decided_by) <> lower(asked_by))
+);
+CREATE UNIQUE INDEX refund_of_payment ON topup.refund (partner_id, txn_id) WHERE state = 'asked';
+GRANT SELECT, INSERT ON topup.refund TO zvonok_app;
+GRANT UPDATE (state, decided_by, decided_at, event_id) ON topup.refund TO zvonok_app;
+
 -- A registry of a partner: what it says it took on a day for a payee. No file
 -- is taken twice, neither the same bytes nor the same number.
 CREATE TABLE topup.registry_file (

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"zvonok/ledger"
+	"zvonok/ledger/meal"
+	"zvonok/ledger/pg"
+	"zvonok/ledger/pg/pgtest"
+)
+
+// office is an accountant at the command line.
+type office struct {
+	*testing.T
+	url  string
+	pool *pgxpool.Pool
+}
+
+func newOffice(t *testing.T) *office {
+	t.Helper()
+	url := pgtest.NewURL(t)
+	if _, stderr, code := zvonok(t, url, "import", registryFolder(t, nil)); code != exitDone {
+		t.Fatal(stderr)
+	}
+	pool, err := pg.Open(t.Context(), pg.Config{URL: url, AppName: "test", Role: pg.AppRole})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return &office{t, url, pool}
+}
+
+// does runs a command that has to succeed.
+func (o *office) does(args ...string) string {
+	o.Helper()
+	stdout, stderr, code := zvonok(o.T, o.url, args...)
+	if code != exitDone {
+		o.Fatalf("zvonok %s: exit %d\n%s%s", strings.Join(args, " "), code, stdout, stderr)
+	}
+	return stdout
+}
+
+// fails runs a command that has to fail with these words.
+func (o *office) fails(words string, args ...string) {
+	o.Helper()
+	stdout, stderr, code := zvonok(o.T, o.url, args...)
+	if code != exitFailed || !strings.Contains(stdout+stderr, words) {
+		o.Errorf("zvonok %s: exit %d, want %q\n%s%s", strings.Join(args, " "), code, words, stdout, stderr)
+	}
+}
+
+func (o *office) read(query string, into ...any) {
+	o.Helper()
+	if err := o.pool.QueryRow(o.Context(), query).Scan(into...); err != nil {
+		o.Fatal(err)
+	}
+}
+
+// An accountant's month: a registry, suspense, refunds by two persons, a child
+// who changes school, closing, reports, and books that are right at the end.
+func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	var person, account, payee, inn, code, home, other string
+	var id ledger.PersonID
+	o.read(`SELECT p.id, p.code, a.number, y.code, y.inn, y.payment_code, g.code,
+	               (SELECT min(x.code) FROM ledger.organisation x WHERE x.code <> g.code)
+	          FROM ledger.person p
+	          JOIN ledger.account a ON a.person_id = p.id
+	          JOIN ledger.organisation g ON g.id = p.organisation_id
+	          JOIN ledger.payee y ON y.code = g.payee_code
+	         WHERE p.kind = 'pupil' ORDER BY p.id LIMIT 1`, &id, &person, &account, &payee, &inn, &code, &home, &other)
+	o.does("partner", "add", "--name", "mkb", "--dialect", "osmp", "--payees", code, "--allow", "127.0.0.0/8")
+
+	// The bank's registry of yesterday has a payment for us and one for nobody.
+	yesterday := time.Now().In(ledger.NewBook(nil).Zone).AddDate(0, 0, -1)
+	stamp := yesterday.Format(time.RFC3339)
+	file := filepath.Join(t.TempDir(), "registry.txt")
+	text := fmt.Sprintf("H;mkb;%s;%s;1\nP;11;%s;%s;500.00;0.00;t1\nP;12;%s;99999999;70.00;0.00;t1\nT;2;570.00\n",
+		inn, yesterday.Format(time.DateOnly), stamp, account, stamp)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := o.does("ledger", "reconcile", "--partner", "mkb", file); !strings.Contains(out, "1 late credits went to the suspense account") {
+		t.Errorf("the reconciliation says\n%s", out)
+	}
+	o.fails("taken before", "ledger", "reconcile", "--partner", "mkb", file)
+	o.does("ledger", "breaks")
+
+	// Suspense: found, released, gone.
+	if out := o.does("ledger", "suspense"); !strings.Contains(out, "unknown") || !strings.Contains(out, "1 payments, 70.00") {
+		t.Errorf("in suspense is\n%s", out)
+	}
+	o.fails("there is no account", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", "00000000")
+	o.does("ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account)
+	o.fails("it is released", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account)
+	if out := o.does("ledger", "suspense", "--json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("in suspense is %s", out)
+	}
+	if out := o.does("ledger", "statement", account); !strings.Contains(out, "account "+account+": 570.00") {
+		t.Errorf("the statement is\n%s", out)
+	}
+
+	// A refund takes two persons.
+	var asked struct{ ID int64 }
+	if err := json.Unmarshal([]byte(o.does("ledger", "refund", "ask", "--partner", "mkb", "--account", account, "--sum", "70",
+		"--reason", "paid twice", "--by", "olga", "--json")), &asked); err != nil {
+		t.Fatal(err)
+	}
+	number := fmt.Sprint(asked.ID)
+	o.fails("two persons", "ledger", "refund", "pay", number, "--by", "olga")
+	if out := o.does("ledger", "refund", "list"); !strings.Contains(out, "paid twice") {
+		t.Errorf("the refunds are\n%s", out)
+	}
+	o.does("ledger", "refund", "pay", number, "--by", "pavel")
+	o.fails("waits for a decision", "ledger", "refund", "decline", number, "--by", "pavel")
+
+	// A sale of the day before yesterday, then the days are closed.
+	book := ledger.NewBook(nil)
+	before := yesterday.AddDate(0, 0, -1)
+	if err := pgx.BeginFunc(t.Context(), o.pool, func(tx pgx.Tx) error {
+		events, err := ledger.NextEventIDs(t.Context(), tx, 1)
+		if err != nil {
+			return err
+		}
+		verdicts, err := meal.NewCanteen(book, nil).Sell(t.Context(), tx, []meal.Sale{{
+			Event: events[0], Person: id, Kind: meal.Hot, Meal: "lunch", Total: 110_00, At: before, Device: 1, Seq: 1,
+		}})
+		if err == nil && verdicts[0].Code != meal.CodeSold {
+			t.Errorf("the sale is %+v", verdicts[0])
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	day := before.Format(time.DateOnly)
+	turnover := []string{"report", "turnover", "--payee", payee, "--from", day}
+	if out := o.does(append(turnover, "--format", "csv")...); !strings.Contains(out, day+","+home+",") || !strings.Contains(out, ",110.00\n") {
+		t.Errorf("the turnover is\n%s", out)
+	}
+	sheet := filepath.Join(t.TempDir(), "turnover.xlsx")
+	o.does(append(turnover, "--format", "xlsx", "--out", sheet)...)
+	if data, err := os.ReadFile(sheet); err != nil || !strings.HasPrefix(string(data), "PK") {
+		t.Errorf("the spreadsheet: %v", err)
+	}
+	if out := o.does("report", "orders", "--payee", payee, "--day", day, "--json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("the order sheet is %s", out)
+	}
+	if out := o.does("ledger", "close", "--through", day, "--by", "olga"); !strings.Contains(out, day) || !strings.Contains(out, "110.00") {
+		t.Errorf("closing says\n%s", out)
+	}
+	o.does("ledger", "reopen", day, "--by", "olga", "--reason", "a test")
+
+	// The child changes school: the account and its money go along.
+	if out := o.does("ledger", "move", person, "--to", other, "--group", "1A", "--by", "olga"); !strings.Contains(out, account+" went along with 390.00") {
+		t.Errorf("moving says %s", out)
+	}
+	o.fails("outside organisation", "ledger", "move", person, "--to", other, "--by", "olga")
+	today := time.Now().In(book.Zone).Format(time.DateOnly)
+	if out := o.does("report", "moves", "--from", today, "--format", "csv"); !strings.Contains(out, account+","+home+","+other) ||
+		!strings.Contains(out, "390.00,olga") {
+		t.Errorf("the moves are\n%s", out)
+	}
+	if out := o.does("ledger", "verify"); !strings.HasPrefix(out, "ok") {
+		t.Errorf("the verification says\n%s", out)
+	}
+}
+
+// What the gateway does each night.
+func TestTheNightClosesTheBooks(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	book := ledger.NewBook(nil)
+	book.Metrics = ledger.NewMetrics(prometheus.NewRegistry())
+	canteen := meal.NewCanteen(book, nil)
+	now := time.Now()
+	if err := pgx.BeginFunc(t.Context(), o.pool, func(tx pgx.Tx) error {
+		ids, err := ledger.SystemAccounts(t.Context(), tx, ledger.SystemAccount{Kind: ledger.Settled, Owner: "x"}, ledger.SystemAccount{Kind: ledger.Budget})
+		if err != nil {
+			return err
+		}
+		_, err = book.Post(t.Context(), tx, []ledger.Entry{{
+			Event: 1, Kind: ledger.Subsidy, Debit: ids[0], Credit: ids[1], Amount: 1, Source: "s", ExternalID: "1",
+			OccurredAt: now.AddDate(0, 0, -2),
+		}})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second night process finds nothing to do
+		if err := closeBooks(t.Context(), o.pool, book, canteen, now, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var sealed, through int
+	o.read(`SELECT (SELECT count(*) FROM ledger.day WHERE seal IS NOT NULL AND postings = 1), current_date - closed_through FROM ledger.gate`,
+		&sealed, &through)
+	if sealed != 1 || through < 1 || through > 2 {
+		t.Errorf("%d days with the posting are sealed, closed up to %d days ago", sealed, through)
+	}
+}
