@@ -77,6 +77,7 @@ var catalogue = map[key]entry{
 
 	"balance":               sms("Names", "Balance", "Visit"),
 	"balance_no_visit":      sms("Names", "Balance"),
+	"balance_hidden":        sms("Names", "Visit"),
 	"balance_several":       sms("Balances"),
 	"ussd_answer":           sms("Code", "Names", "Balance", "Visit"),
 	"ussd_answer_no_visit":  sms("Code", "Names", "Balance"),
@@ -88,9 +89,14 @@ var catalogue = map[key]entry{
 	"day":  sms("Names", "Date", "Visit", "Spent", "Balance"),
 	"week": sms("Names", "Dates", "Days", "Spent", "Balance"),
 
+	"day_visits":  sms("Names", "Date", "Visit"),
+	"day_meals":   sms("Names", "Date", "Spent", "Balance"),
+	"week_visits": sms("Names", "Dates", "Days"),
+	"week_meals":  sms("Names", "Dates", "Spent", "Balance"),
+
 	"child": word(), "companion": word(), "somebody": word(),
 	"breakfast": word(), "lunch": word(), "snack": word(), "dinner": word(), "meal": word(), "buffet": word(),
-	"why_ban": word(), "why_limit": word(), "why_funds": word(),
+	"why_ban": word(), "why_limit": word(), "why_funds": word(), "no_data": word(),
 	"visit_in": word("Time"), "visit_out": word("Time"), "visit_none": word(),
 	"minutes": {use: useWord, variables: []variable{"Count"}, plural: true},
 	"days":    {use: useWord, variables: []variable{"Count"}, plural: true},
@@ -234,6 +240,11 @@ func worstOf(k key, n Name) []Message {
 		return answers(n, func(c ChildBalance) Message { return Balance{Children: []ChildBalance{c}} })
 	case "balance_no_visit":
 		return []Message{Balance{Children: []ChildBalance{{Child: n, Balance: much}}}}
+	case "balance_hidden":
+		return answers(n, func(c ChildBalance) Message {
+			c.NoMoney = true
+			return Balance{Children: []ChildBalance{c}}
+		})
 	case "balance_several":
 		return []Message{Balance{Children: []ChildBalance{{Child: n, Balance: much}, {Child: n, Balance: much}}}}
 	case "ussd_answer":
@@ -251,17 +262,28 @@ func worstOf(k key, n Name) []Message {
 	case "ussd_line_no_visit":
 		c := ChildBalance{Child: n, Balance: much}
 		return []Message{screen(func(s Style) string { return c.Line(s, time.Time{}) })}
-	case "day":
+	case "day", "day_visits", "day_meals":
 		return []Message{
-			digestOf(n, someDay, Day{Visits: someVisits[:1], Spent: muchDay}),
-			digestOf(n, someDay, Day{Visits: someVisits[1:2], Spent: muchDay}),
-			digestOf(n, someDay, Day{Visits: someVisits[2:], Spent: muchDay}),
-			digestOf(n, someDay, Day{Spent: muchDay}),
+			digestOf(n, covers(k), someDay, Day{Visits: someVisits[:1], Spent: muchDay}),
+			digestOf(n, covers(k), someDay, Day{Visits: someVisits[1:2], Spent: muchDay}),
+			digestOf(n, covers(k), someDay, Day{Visits: someVisits[2:], Spent: muchDay}),
+			digestOf(n, covers(k), someDay, Day{Spent: muchDay}),
 		}
-	case "week":
-		return []Message{digestOf(n, someWeek, slices.Repeat([]Day{{Visits: someVisits[:1], Spent: muchWeek / 5}}, 5)...)}
+	case "week", "week_visits", "week_meals":
+		days := slices.Repeat([]Day{{Visits: someVisits[:1], Spent: muchWeek / 5}}, 5)
+		return []Message{digestOf(n, covers(k), someWeek, days...)}
 	}
 	return nil
+}
+
+// covers is the coverage a digest's text is for.
+func covers(k key) Coverage {
+	for _, c := range []Coverage{VisitsOnly, MealsOnly} {
+		if strings.HasSuffix(string(k), string(c.suffix())) {
+			return c
+		}
+	}
+	return Everything
 }
 
 // screen is a message to a USSD screen, to be measured like the others.
@@ -283,8 +305,8 @@ func answers(n Name, message func(ChildBalance) Message) []Message {
 }
 
 // digestOf is the short form of a child's digest.
-func digestOf(n Name, to time.Time, days ...Day) Message {
-	d := Digest{From: someDay, To: to, Children: []ChildDigest{{Child: n, Days: days, Balance: muchMoney}}}
+func digestOf(n Name, c Coverage, to time.Time, days ...Day) Message {
+	d := Digest{From: someDay, To: to, Children: []ChildDigest{{Child: n, Covers: c, Days: days, Balance: muchMoney}}}
 	return screen(func(s Style) string { return d.SMS(s)[0] })
 }
 

@@ -22,10 +22,22 @@ type Digest struct {
 	Links    Links
 }
 
+// Coverage says what of a child a digest may tell: a consent may be to visits
+// alone, or to meals and money alone.
+type Coverage uint8
+
+// The coverages.
+const (
+	Everything Coverage = iota
+	VisitsOnly
+	MealsOnly // and money
+)
+
 // ChildDigest is a child's part of a digest.
 type ChildDigest struct {
 	Child   Name
 	Own     bool // the reader is the child's own representative and may read of benefits (D5)
+	Covers  Coverage
 	Days    []Day
 	Balance money.Amount // at the end
 	Lasts   Forecast
@@ -40,6 +52,31 @@ type Day struct {
 	Spent    money.Amount // from the child's account
 	ToppedUp money.Amount
 	Also     []Message // news that was not told one by one; shown in the words of its SMS
+}
+
+// Only returns what of a day a consent covers. News is about passes or about money.
+func (d Day) Only(c Coverage) Day {
+	switch c {
+	case VisitsOnly:
+		d.Meals, d.Spent, d.ToppedUp = nil, 0, 0
+	case MealsOnly:
+		d.Visits = nil
+	default:
+		return d
+	}
+	var also []Message
+	for _, m := range d.Also {
+		if _, pass := m.(Pass); pass == (c == VisitsOnly) {
+			also = append(also, m)
+		}
+	}
+	d.Also = also
+	return d
+}
+
+// Empty reports whether there is nothing to tell of a day.
+func (d Day) Empty() bool {
+	return len(d.Visits) == 0 && len(d.Meals) == 0 && len(d.Also) == 0 && d.Spent == 0 && d.ToppedUp == 0
 }
 
 // Eaten is one purchase or meal of a day.
@@ -62,7 +99,8 @@ func (d Digest) isDay() bool { return sameDay(d.From, d.To) }
 
 // SMS renders the short form, one text for each child in order: "Маша П. 14.05
 // 08:12-13:40, траты 180,00 р, баланс 73,50 р", of a week "Маша П. 12-16.05 5
-// дней, траты 900,00 р, баланс 73,50 р".
+// дней, траты 900,00 р, баланс 73,50 р". What the consent does not cover is left
+// out.
 func (d Digest) SMS(s Style) []string {
 	texts := make([]string, len(d.Children))
 	for i, c := range d.Children {
@@ -82,13 +120,31 @@ func (s Style) digest(d Digest, c ChildDigest) string {
 			whole = Visit{In: day.Visits[0].In, Out: day.Visits[len(day.Visits)-1].Out}
 		}
 	}
-	v := values{"Spent": s.sum(spent), "Balance": s.sum(c.Balance)}
+	k, v := key("week"), values{}
 	if d.isDay() {
-		v["Date"], v["Visit"] = date(d.From), s.stay(whole)
-		return s.one(c.Child, "day", v)
+		k, v["Date"] = "day", date(d.From)
+	} else {
+		v["Dates"] = dates(d.From, d.To)
 	}
-	v["Dates"], v["Days"] = dates(d.From, d.To), s.plural("days", present)
-	return s.one(c.Child, "week", v)
+	if c.Covers != MealsOnly {
+		v["Visit"], v["Days"] = s.stay(whole), s.plural("days", present)
+	}
+	if c.Covers != VisitsOnly {
+		v["Spent"], v["Balance"] = s.sum(spent), s.sum(c.Balance)
+	}
+	return s.one(c.Child, k+c.Covers.suffix(), v)
+}
+
+// suffix is what the keys of texts of this coverage end with.
+func (c Coverage) suffix() key {
+	switch c {
+	case VisitsOnly:
+		return "_visits"
+	case MealsOnly:
+		return "_meals"
+	default:
+		return ""
+	}
 }
 
 // Mail renders the digest of all children as one letter.
@@ -124,8 +180,11 @@ func (s Style) report(d Digest, c ChildDigest) []row {
 			rows = append(rows, s.weekRows(c, day)...)
 		}
 	}
-	if d.isDay() && len(c.Days) == 0 {
+	if d.isDay() && len(c.Days) == 0 && c.Covers != MealsOnly {
 		rows = append(rows, row{Label: s.label("label_visits"), Value: s.text("visit_none", nil)})
+	}
+	if c.Covers == VisitsOnly {
+		return rows
 	}
 	rows = append(rows, row{Label: s.label("label_spent"), Value: s.money(spent)})
 	if toppedUp != 0 {
@@ -148,7 +207,7 @@ func (s Style) dayRows(c ChildDigest, day Day) []row {
 		}
 		rows = append(rows, r)
 	}
-	if len(day.Visits) == 0 {
+	if len(day.Visits) == 0 && c.Covers != MealsOnly {
 		rows = append(rows, row{Label: s.label("label_visits"), Value: s.text("visit_none", nil)})
 	}
 	for _, e := range day.Meals {
@@ -176,6 +235,11 @@ func (s Style) weekRows(c ChildDigest, day Day) []row {
 	}
 	r := row{
 		Label: s.weekday(day.Date) + " " + date(day.Date), Value: strings.Join(stays, ", "), Note: strings.Join(meals, "; "),
+	}
+	if c.Covers == MealsOnly {
+		if r.Value, r.Note = r.Note, ""; r.Value == "" {
+			return s.also(day)
+		}
 	}
 	return append([]row{r}, s.also(day)...)
 }

@@ -55,6 +55,10 @@ func letters() []struct {
 		{"invitation", Invitation{Inviter: olga, Until: at("12:00").AddDate(0, 0, 7), Links: links}},
 		{"day", day},
 		{"week", week},
+		{"day, visits alone", covering(day, VisitsOnly)},
+		{"day, meals alone", covering(day, MealsOnly)},
+		{"week, visits alone", covering(week, VisitsOnly)},
+		{"week, meals alone", covering(week, MealsOnly)},
 		{"day without anything", Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{{Child: masha, Balance: 5}}}},
 		{"four children", Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{
 			{Child: masha}, {Child: petya}, {Child: vanya}, {Child: olga},

@@ -100,6 +100,7 @@ func (v Visit) last() time.Time {
 type ChildBalance struct {
 	Child   Name
 	Balance money.Amount
+	NoMoney bool  // the consent does not cover money: no balance is told
 	Visit   Visit // the last one; zero for none
 }
 
@@ -118,6 +119,9 @@ func (b Balance) SMS(s Style) string {
 		return Unknown{}.SMS(s)
 	case 1:
 		c := b.Children[0]
+		if c.NoMoney {
+			return s.one(c.Child, "balance_hidden", s.answer(c, b.Now))
+		}
 		return s.one(c.Child, withVisit("balance", c.Visit), s.answer(c, b.Now))
 	default:
 		return s.balances(b.Children)
@@ -175,6 +179,9 @@ func (s Style) balances(balances []ChildBalance) string {
 		list := make([]string, len(balances))
 		for i, c := range balances {
 			list[i] = shown[i] + " " + s.sum(c.Balance)
+			if c.NoMoney {
+				list[i] = shown[i] + " " + s.text("no_data", nil)
+			}
 		}
 		return s.text("balance_several", values{"Balances": strings.Join(list, ", ")})
 	})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,6 +179,8 @@ func everything() []struct {
 		{"balance of one without a visit", Balance{Children: []ChildBalance{{Child: masha, Balance: 143_50}}, Now: at("12:00")}},
 		{"balance of two", Balance{Children: pair, Now: at("12:00")}},
 		{"balance of nobody", Balance{Now: at("12:00")}},
+		{"balance that is not to be told", Balance{Children: []ChildBalance{{Child: masha, NoMoney: true, Visit: seen[0].Visit}}, Now: at("12:00")}},
+		{"balance of two, one of which is not to be told", Balance{Children: []ChildBalance{seen[0], {Child: petya, NoMoney: true}}, Now: at("12:00")}},
 		{"what USSD could not show", USSDAnswer{Code: "*377*888#", Children: seen, Now: at("12:00")}},
 		{"the same without a visit", USSDAnswer{Code: "*377*888#", Children: []ChildBalance{{Child: masha, Balance: 143_50}}}},
 		{"the same of two", USSDAnswer{Code: "*377*888#", Children: pair, Now: at("12:00")}},
@@ -190,6 +193,10 @@ func everything() []struct {
 		{"day, second child", nth{day, 1}},
 		{"week, first child", nth{week, 0}},
 		{"week, second child", nth{week, 1}},
+		{"day, visits alone", nth{covering(day, VisitsOnly), 0}},
+		{"day, meals alone", nth{covering(day, MealsOnly), 0}},
+		{"week, visits alone", nth{covering(week, VisitsOnly), 0}},
+		{"week, meals alone", nth{covering(week, MealsOnly), 0}},
 	}
 }
 
@@ -200,6 +207,19 @@ type nth struct {
 }
 
 func (n nth) SMS(style Style) string { return n.digest.SMS(style)[n.child] }
+
+// covering is a digest for readers whose consent is to a part.
+func covering(d Digest, c Coverage) Digest {
+	d.Children = slices.Clone(d.Children)
+	for i := range d.Children {
+		d.Children[i].Covers = c
+		d.Children[i].Days = slices.Clone(d.Children[i].Days)
+		for n := range d.Children[i].Days {
+			d.Children[i].Days[n] = d.Children[i].Days[n].Only(c)
+		}
+	}
+	return d
+}
 
 func exampleDay() Digest {
 	return Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{

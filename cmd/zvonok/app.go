@@ -37,6 +37,7 @@ import (
 	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/topup"
+	"zvonok/templates"
 	"zvonok/ussd"
 	"zvonok/ussd/menu"
 )
@@ -185,11 +186,28 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		Pool: pool, Desk: desk, Exchange: a.exchange, Operators: names, Process: name,
 		Log: log.With("part", "delivery"), Metrics: deliveryMetrics, Now: now,
 	})
+	dir, err := config.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	linkKey, err := keptKey(filepath.Join(dir, "links.key"))
+	if err != nil {
+		return nil, err
+	}
+	unsubscribe, err := notice.NewUnsubscribe(notice.UnsubscribeConfig{
+		Pool: pool, Base: config.HTTP.PublicURL, Key: linkKey, Log: log.With("part", "notice"), Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
 	teller := notice.NewTeller(notice.Config{
 		Pool: pool, Desk: desk, Log: log.With("part", "notice"), Metrics: notice.NewMetrics(a.registry), Now: now,
-		SMSPerDay: config.Notice.SMSPerDay, Texts: texts,
+		SMSPerDay: config.Notice.SMSPerDay, Texts: texts.Texts,
+		Links: func(address string) templates.Links {
+			return templates.Links{Settings: config.HTTP.page("/settings"), Unsubscribe: unsubscribe.URL(address)}
+		},
 	})
-	replies = notice.NewReplier(pool, desk, now)
+	replies = notice.NewReplier(pool, desk, texts.Texts, now)
 
 	// The dialogue.
 	links, err := ussdLinks(config)
@@ -197,7 +215,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	tree := menu.New(menu.Config{
-		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts, Now: now,
+		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
 		Log: log.With("part", "ussd"), Metrics: menu.NewMetrics(a.registry),
 	})
 	dialogue, err = ussd.New(ussd.Config{
@@ -214,20 +232,6 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	a.stops.add("mail connections", func(context.Context) error { mail.sender.Close(); return nil })
-	dir, err := config.dataDir()
-	if err != nil {
-		return nil, err
-	}
-	linkKey, err := keptKey(filepath.Join(dir, "links.key"))
-	if err != nil {
-		return nil, err
-	}
-	unsubscribe, err := notice.NewUnsubscribe(notice.UnsubscribeConfig{
-		Pool: pool, Base: config.HTTP.PublicURL, Key: linkKey, Log: log.With("part", "notice"), Now: now,
-	})
-	if err != nil {
-		return nil, err
-	}
 	mailer := delivery.NewMailer(delivery.MailerConfig{
 		Pool: pool, Desk: desk, Sender: mail.sender, Domain: mail.domain, Process: name,
 		Unsubscribe: unsubscribe.URL,
@@ -306,6 +310,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		})
 	})
 	background("digests", func(ctx context.Context) { every(ctx, digestInterval, log, "make digests", teller.RunDigests) })
+	background("texts", func(ctx context.Context) { watchTexts(ctx, texts, log.With("part", "notice"), a.registry) })
 	background("dialogue", dialogue.Run)
 	background("view log", tree.Run)
 

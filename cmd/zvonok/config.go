@@ -57,6 +57,14 @@ type HTTPConfig struct {
 	PublicURL string `toml:"public_url"`
 }
 
+// page is the address of one of our pages as the world sees it, "" without a public address.
+func (h HTTPConfig) page(path string) string {
+	if h.PublicURL == "" {
+		return ""
+	}
+	return strings.TrimRight(h.PublicURL, "/") + path
+}
+
 // ListenConfig is one listener.
 type ListenConfig struct {
 	Listen string `toml:"listen"` // host:port; port 0 picks a free one

@@ -3,9 +3,15 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"zvonok/ledger/money"
 	"zvonok/templates"
@@ -18,15 +24,53 @@ type templatesCommand struct {
 }
 
 // texts are the texts of the settings.
-func (c *Config) texts() (*templates.Texts, error) {
-	if c.Notice.TemplatesFile == "" {
-		return templates.Builtin(), nil
-	}
-	texts, err := templates.Load(c.Notice.TemplatesFile)
+func (c *Config) texts() (*templates.Live, error) {
+	live, err := templates.Watch(c.Notice.TemplatesFile)
 	if err != nil {
 		return nil, fmt.Errorf("notice.templates_file: %w", err)
 	}
-	return texts, nil
+	return live, nil
+}
+
+const textsInterval = 10 * time.Second // how long a changed file may go unnoticed
+
+// watchTexts reads a deployment's texts again when their file has changed, and
+// on SIGHUP whether it has or not.
+func watchTexts(ctx context.Context, live *templates.Live, log *slog.Logger, registry prometheus.Registerer) {
+	broken := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "zvonok_templates_override_broken",
+		Help: "1 while notice.templates_file is broken and the texts before it are used.",
+	})
+	registry.MustRegister(broken)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	ticker := time.NewTicker(textsInterval)
+	defer ticker.Stop()
+	said := ""
+	for {
+		told := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangup:
+			told = true
+		case <-ticker.C:
+		}
+		changed, err := live.Reload(told)
+		switch {
+		case err == nil:
+			broken.Set(0)
+			said = ""
+			if changed {
+				log.Info("the texts of notice.templates_file are in use")
+			}
+		case told || err.Error() != said:
+			broken.Set(1)
+			said = err.Error()
+			log.Error("notice.templates_file is broken; the texts before it stay in use", "error", err)
+		}
+	}
 }
 
 func (t *templatesCommand) Run(ctx context.Context, c *console) error {
@@ -34,10 +78,11 @@ func (t *templatesCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	texts, err := config.texts()
+	live, err := config.texts()
 	if err != nil {
 		return err
 	}
+	texts := live.Texts()
 	switch {
 	case t.Operator != "":
 		return t.operatorForm(c, texts)

@@ -91,7 +91,11 @@ type Draft struct {
 }
 
 // Letter is the content of an e-mail.
-type Letter struct{ Subject, Text, HTML string }
+type Letter struct {
+	Subject, Text, HTML string
+	// Thread names a conversation that a reader's program shows as one, "child-17.20261123"; "" for none.
+	Thread string
+}
 
 // Desk stores drafts and inserts the jobs that send them. One Desk serves all
 // of the process.
@@ -268,8 +272,8 @@ func (c *columns) insert(ctx context.Context, tx pgx.Tx, now time.Time) error {
 }
 
 type letterColumns struct {
-	ids                  []int64
-	subjects, text, html []string
+	ids                           []int64
+	subjects, text, html, threads []string
 }
 
 func (c *letterColumns) add(id ID, l Letter) {
@@ -277,6 +281,7 @@ func (c *letterColumns) add(id ID, l Letter) {
 	c.subjects = append(c.subjects, l.Subject)
 	c.text = append(c.text, l.Text)
 	c.html = append(c.html, l.HTML)
+	c.threads = append(c.threads, l.Thread)
 }
 
 func (c *letterColumns) insert(ctx context.Context, tx pgx.Tx, now time.Time) error {
@@ -284,10 +289,10 @@ func (c *letterColumns) insert(ctx context.Context, tx pgx.Tx, now time.Time) er
 		return nil
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO delivery.letter (delivery_id, at, subject, text_body, html_body)
-		SELECT id, $1, subject, text_body, html_body
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[]) AS r (id, subject, text_body, html_body)`,
-		now, c.ids, c.subjects, c.text, c.html)
+		INSERT INTO delivery.letter (delivery_id, at, subject, text_body, html_body, thread)
+		SELECT id, $1, subject, text_body, html_body, thread
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::text[], $6::text[]) AS r (id, subject, text_body, html_body, thread)`,
+		now, c.ids, c.subjects, c.text, c.html, c.threads)
 	if err != nil {
 		return fmt.Errorf("store letters: %w", err)
 	}

@@ -40,6 +40,7 @@ type spareColumns struct {
 	channels, addresses, bodies    []string
 	patience                       []time.Duration
 	subjects, textBodies, htmlBody []*string
+	threads                        []string
 }
 
 func (c *spareColumns) add(id ID, s Spare) {
@@ -49,12 +50,15 @@ func (c *spareColumns) add(id ID, s Spare) {
 	c.bodies = append(c.bodies, s.Body)
 	c.patience = append(c.patience, s.Patience)
 	var subject, text, html *string
+	thread := ""
 	if s.Letter != nil {
+		thread = s.Letter.Thread
 		subject, text, html = &s.Letter.Subject, &s.Letter.Text, &s.Letter.HTML
 	}
 	c.subjects = append(c.subjects, subject)
 	c.textBodies = append(c.textBodies, text)
 	c.htmlBody = append(c.htmlBody, html)
+	c.threads = append(c.threads, thread)
 }
 
 func (c *spareColumns) insert(ctx context.Context, tx pgx.Tx, now time.Time) error {
@@ -62,11 +66,11 @@ func (c *spareColumns) insert(ctx context.Context, tx pgx.Tx, now time.Time) err
 		return nil
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO delivery.spare (delivery_id, at, channel, address, patience, body, subject, text_body, html_body)
-		SELECT id, $1, channel, address, patience, body, subject, text_body, html_body
-		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::interval[], $6::text[], $7::text[], $8::text[], $9::text[])
-			AS r (id, channel, address, patience, body, subject, text_body, html_body)`,
-		now, c.ids, c.channels, c.addresses, c.patience, c.bodies, c.subjects, c.textBodies, c.htmlBody)
+		INSERT INTO delivery.spare (delivery_id, at, channel, address, patience, body, subject, text_body, html_body, thread)
+		SELECT id, $1, channel, address, patience, body, subject, text_body, html_body, thread
+		FROM unnest($2::bigint[], $3::text[], $4::text[], $5::interval[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[])
+			AS r (id, channel, address, patience, body, subject, text_body, html_body, thread)`,
+		now, c.ids, c.channels, c.addresses, c.patience, c.bodies, c.subjects, c.textBodies, c.htmlBody, c.threads)
 	if err != nil {
 		return fmt.Errorf("store spares: %w", err)
 	}
@@ -121,7 +125,7 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
 		RETURNING d.id, d.at, d.event_id, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
 			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
-			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, '')`,
+			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread`,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
 	if err != nil {
 		return fmt.Errorf("take spares: %w", err)
@@ -136,7 +140,7 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		)
 		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Representative, &draft.Organisation, &draft.Topic,
 			&draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
-			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML)
+			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread)
 		if hasLetter {
 			draft.Letter = &letter
 		}

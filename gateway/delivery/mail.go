@@ -130,18 +130,24 @@ func (m *Mailer) claim(ctx context.Context, args MailArgs) ([]claimedLetter, err
 			  AND (state = 'queued' OR state = 'sending' AND sender = $2)
 			RETURNING id, at, state, attempt, failures, resent, again, topic, address, priority, expires_at, spare
 		)
-		SELECT c.*, l.subject, l.text_body, l.html_body
+		SELECT c.*, l.subject, l.text_body, l.html_body, l.thread
 		FROM claimed AS c JOIN delivery.letter AS l ON l.delivery_id = c.id AND l.at = c.at`,
 		m.config.Now(), m.config.Process, ids, args.At)
 	if err != nil {
 		return nil, fmt.Errorf("mark letters as sending: %w", err)
 	}
 	letters, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (claimedLetter, error) {
-		var l claimedLetter
+		var (
+			l      claimedLetter
+			thread string
+		)
 		err := r.Scan(&l.key.id, &l.key.at, &l.state, &l.attempt, &l.failures, &l.resent, &l.again, &l.topic, &l.address,
-			&l.priority, &l.expires, &l.spare, &l.letter.Subject, &l.letter.Text, &l.letter.HTML)
+			&l.priority, &l.expires, &l.spare, &l.letter.Subject, &l.letter.Text, &l.letter.HTML, &thread)
 		l.letter.ID, l.letter.To, l.letter.Date = int64(l.key.id), l.address, l.key.at
 		l.letter.MessageID = fmt.Sprintf("%d.%d@%s", l.key.id, l.key.at.Unix(), m.config.Domain)
+		if thread != "" {
+			l.letter.References = []string{thread + "@" + m.config.Domain}
+		}
 		l.letter.Unsubscribe = m.config.Unsubscribe(l.address)
 		return l, err
 	})

@@ -125,7 +125,7 @@ func topUp(to string) delivery.Draft {
 	return delivery.Draft{
 		Event: 1, Topic: "topup", Channel: subscription.Email, Address: to, Priority: carrier.Normal, Again: delivery.Later,
 		Expires: time.Now().Add(24 * time.Hour),
-		Letter:  &delivery.Letter{Subject: "Пополнение: Маша", Text: "Пополнение: Маша\n", HTML: "<p>Маша"},
+		Letter:  &delivery.Letter{Subject: "Пополнение: Маша", Text: "Пополнение: Маша\n", HTML: "<p>Маша", Thread: "child-17.20261123"},
 	}
 }
 
@@ -307,6 +307,9 @@ func TestALetterOfUnknownFateIsRepeatedOnceWithTheSameMessageID(t *testing.T) {
 			t.Fatal(err)
 		}
 		ids[id] = true
+		if references, err := c.Header.MsgIDList("References"); err != nil || len(references) != 1 || references[0] != "child-17.20261123@example.org" {
+			t.Errorf("References are %q (%v)", references, err)
+		}
 	}
 	if len(letters) != 2 || len(ids) != 1 {
 		t.Errorf("%d letters with %d Message-IDs", len(letters), len(ids))

@@ -102,6 +102,7 @@ type absenceWords struct {
 func (w absenceWords) message(to reader, _ []words) (string, *delivery.Letter) {
 	m := templates.Absent{Child: w.child, By: w.by}
 	if to.channel == subscription.Email {
+		m.Links = to.links
 		return "", letter(m.Mail(to.style.Language))
 	}
 	return m.SMS(to.style), nil

@@ -89,6 +89,7 @@ type alarmWords struct {
 func (w alarmWords) message(to reader, _ []words) (string, *delivery.Letter) {
 	m := templates.Alarm{Child: w.child, At: w.at}
 	if to.channel == subscription.Email {
+		m.Links = to.links
 		return "", letter(m.Mail(to.style.Language))
 	}
 	return m.SMS(to.style), nil

@@ -50,17 +50,19 @@ func (d *diary) page(child ledger.PersonID, day time.Time) *templates.Day {
 
 // child makes a child's part of a digest; happened is false when there is nothing to tell.
 func (d *diary) child(l listed, run digestRun) (part templates.ChildDigest, happened bool) {
-	balance := d.balances[l.child].Posted
-	part = templates.ChildDigest{
-		Child: l.name, Own: l.listener.Role == access.Legal, Balance: balance,
-		Lasts: lasts(balance, d.spent[l.child], d.school[l.child]),
+	part = templates.ChildDigest{Child: l.name, Own: l.listener.Role == access.Legal, Covers: l.listener.coverage()}
+	if part.Covers != templates.VisitsOnly {
+		part.Balance = d.balances[l.child].Posted
+		part.Lasts = lasts(part.Balance, d.spent[l.child], d.school[l.child])
 	}
 	for day := run.first(); !day.After(run.day); day = day.AddDate(0, 0, 1) {
 		if page := d.days[l.child][day]; page != nil {
-			part.Days = append(part.Days, *page)
+			if covered := page.Only(part.Covers); !covered.Empty() {
+				part.Days = append(part.Days, covered)
+			}
 		}
 	}
-	also := slices.Concat(d.also[l.child], d.kept[keptKey{l.who, l.child}])
+	also := templates.Day{Also: slices.Concat(d.also[l.child], d.kept[keptKey{l.who, l.child}])}.Only(part.Covers).Also
 	if len(also) > 0 {
 		// News of other days stands on the last page.
 		if n := len(part.Days); n == 0 || part.Days[n-1].Date != run.day {
@@ -70,6 +72,18 @@ func (d *diary) child(l listed, run digestRun) (part templates.ChildDigest, happ
 		last.Also = slices.Concat(last.Also, also)
 	}
 	return part, len(part.Days) > 0
+}
+
+// coverage is what the consent that a listener has lets a digest tell of.
+func (l listener) coverage() templates.Coverage {
+	switch {
+	case !l.Meals:
+		return templates.VisitsOnly
+	case !l.Visits:
+		return templates.MealsOnly
+	default:
+		return templates.Everything
+	}
 }
 
 // readDiary reads everything that the digests of a batch tell of.

@@ -296,8 +296,8 @@ func (t *Teller) listChildren(
 }
 
 // allowed keeps the children of whom their recipient may know now, and begins an
-// outcome for everybody. A digest tells of visits and of money in one, so the
-// consent must cover both.
+// outcome for everybody. Where the consent is to visits alone, or to meals alone,
+// the digest tells of those.
 func allowed(
 	ctx context.Context, tx pgx.Tx, list []listed, now time.Time,
 ) ([]listed, map[access.RepresentativeID]*digestOutcome, error) {
@@ -342,7 +342,7 @@ func allowed(
 			o.verdict = NotRepresentative
 		case found.Verdict != access.Yes:
 			o.verdict = Reason(found.Verdict)
-		case !found.Visits || !found.Meals:
+		case !found.Visits && !found.Meals:
 			o.verdict = NotConsented
 		default:
 			l.listener = listener{Listener: found, browser: browsers[l.who]}
@@ -412,7 +412,9 @@ func (t *Teller) digestDrafts(
 		draft.Expires = draft.NotBefore.Add(digestLife)
 		style := t.style(l.listener, box.channel)
 		if box.channel == subscription.Email {
+			digests[box].Links = t.linksFor(l.listener, box.channel)
 			draft.Letter = letter(digests[box].Mail(style.Language))
+			draft.Letter.Thread = thread(l.child, run.day)
 			drafts, owners = append(drafts, draft), append(owners, box.who)
 			continue
 		}

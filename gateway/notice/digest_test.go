@@ -3,6 +3,8 @@ package notice
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -397,4 +399,86 @@ func TestTopUpsAndTheForecastAreInTheLetter(t *testing.T) {
 			t.Errorf("the letter does not say %q:\n%s", want, letter)
 		}
 	}
+}
+
+// D14: a digest tells of what the consent covers: of visits alone, or of meals
+// and money alone.
+func TestADigestTellsOfWhatTheConsentCovers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		covers string
+		sms    string
+		letter string
+	}{
+		{"visits = true, meals = false", "sms 79000000002 Masha P. 23.11 08:15-14:05", "Маша П.\nПосещение: 08:15 – 14:05"},
+		{
+			"visits = false, meals = true", "sms 79000000002 Masha P. 23.11 traty 80,00 r, balans -80,00 r",
+			"Маша П.\nОбед:      80,00 ₽\nПотрачено: 80,00 ₽\nБаланс:    −80,00 ₽",
+		},
+	} {
+		t.Run(c.covers, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.wants("79000000001", "masha", "email", "day")
+			b.wants("79000000002", "masha", "sms", "day")
+			b.wants("79000000005", "vera", "sms", "day") // of whom there is nothing the consent covers
+			b.visit("masha", at(8, 15), at(14, 5))
+			b.sell("masha", meal.Hot, "lunch", at(12, 0), 80_00)
+			if strings.HasPrefix(c.covers, "visits = false") {
+				b.visit("vera", at(8, 15), at(14, 5))
+			} else {
+				b.sell("vera", meal.Hot, "lunch", at(12, 0), 80_00)
+			}
+			b.exec(`UPDATE access.consent SET ` + c.covers)
+			b.now = evening
+			b.digests()
+			expect(t, "messages", b.sent(), "email mother@example.org Сводка за 23 ноября: Маша", c.sms)
+			letter := strings.ReplaceAll(b.letter(), "\u00a0", " ")
+			if want := "Сводка за 23 ноября: Маша\n\n" + c.letter; letter != want {
+				t.Errorf("the letter is:\n%s\nwant:\n%s", letter, want)
+			}
+			expect(t, "digests", b.digestVerdicts(), "79000000001 day told", "79000000002 day told", "79000000005 day nothing")
+		})
+	}
+}
+
+// The letters of a child's day are one conversation, and lead to the settings.
+func TestTheLettersOfAChildsDayAreOneConversation(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "masha", "email", "day")
+	b.tell(b.pass("b1", morning, "masha"))
+	b.now = evening
+	b.digests()
+	var threads, linked int
+	if err := b.pool.QueryRow(t.Context(), `
+		SELECT count(DISTINCT thread), count(*) FILTER (WHERE text_body LIKE '%https://example.org/settings%'
+			AND html_body LIKE '%https://example.org/u/mother@example.org%') FROM delivery.letter
+		WHERE thread = 'child-' || $1::bigint || '.20261123'`, b.people["masha"]).Scan(&threads, &linked); err != nil {
+		t.Fatal(err)
+	}
+	if threads != 1 || linked != 2 {
+		t.Errorf("%d conversations; %d letters with links, want 1 and 2", threads, linked)
+	}
+}
+
+// A deployment's words are used from the next message on.
+func TestADeploymentsTextIsUsedFromTheNextMessageOn(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.tell(b.pass("b1", morning, "petya"))
+	file := filepath.Join(t.TempDir(), "texts.toml")
+	if err := os.WriteFile(file, []byte("[ru]\npass_in_balance = \"Пришли {{.Time}}: {{.Names}}, счёт {{.Balance}}\"\nopt_out = \"Больше не пишем\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if b.texts, err = templates.Load(file); err != nil {
+		t.Fatal(err)
+	}
+	b.now = morning.Add(5 * time.Minute)
+	b.tell(b.pass("b2", b.now, "petya"))
+	b.says("79000000001", "стоп")
+	expect(t, "messages", b.sent(),
+		"sms 79000000001 Вход 08:15 Петя П. Баланс 0,00 р", "sms 79000000001 Пришли 08:20: Петя П., счёт 0,00 р",
+		"sms 79000000001 Больше не пишем")
 }

@@ -112,12 +112,14 @@ func (w postedWords) message(to reader, _ []words) (string, *delivery.Letter) {
 	if w.topUp {
 		m := templates.TopUp{Child: w.child, At: w.at, Sum: w.sum, Balance: w.balance}
 		if to.channel == subscription.Email {
+			m.Links = to.links
 			return "", letter(m.Mail(to.style.Language))
 		}
 		return m.SMS(to.style), nil
 	}
 	m := templates.Correction{Child: w.child, At: w.at, Sum: w.sum, Balance: w.balance}
 	if to.channel == subscription.Email {
+		m.Links = to.links
 		return "", letter(m.Mail(to.style.Language))
 	}
 	return m.SMS(to.style), nil
@@ -196,6 +198,7 @@ type crossedWords struct {
 func (w crossedWords) message(to reader, _ []words) (string, *delivery.Letter) {
 	m := templates.Threshold{Child: w.child, Balance: w.balance, Threshold: w.threshold, Up: w.up}
 	if to.channel == subscription.Email {
+		m.Links = to.links
 		return "", letter(m.Mail(to.style.Language))
 	}
 	return m.SMS(to.style), nil

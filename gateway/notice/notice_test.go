@@ -24,6 +24,7 @@ import (
 	"zvonok/ledger/pg"
 	"zvonok/ledger/pg/pgtest"
 	"zvonok/ledger/registry"
+	"zvonok/templates"
 )
 
 // morning is a school day in Moscow, 08:15.
@@ -64,11 +65,12 @@ type bench struct {
 	org    ledger.OrganisationID
 	places map[string]ledger.BuildingID
 	seq    int64 // of sales
+	texts  *templates.Texts
 }
 
 func setup(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{t: t, pool: pgtest.New(t), now: morning, people: map[string]ledger.PersonID{}, places: map[string]ledger.BuildingID{}}
+	b := &bench{t: t, pool: pgtest.New(t), now: morning, people: map[string]ledger.PersonID{}, places: map[string]ledger.BuildingID{}, texts: templates.Builtin()}
 	files := fstest.MapFS{}
 	for name, content := range registryFiles {
 		files[name] = &fstest.MapFile{Data: []byte(content)}
@@ -87,7 +89,10 @@ func setup(t testing.TB) *bench {
 	b.teller = NewTeller(Config{
 		Pool: b.pool, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return []string{"box"} }),
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
-		Now: func() time.Time { return b.now }, SMSPerDay: 3,
+		Now: func() time.Time { return b.now }, SMSPerDay: 3, Texts: func() *templates.Texts { return b.texts },
+		Links: func(address string) templates.Links {
+			return templates.Links{Settings: "https://example.org/settings", Unsubscribe: "https://example.org/u/" + address}
+		},
 	})
 	t.Cleanup(b.teller.Close)
 	var code string
@@ -352,8 +357,10 @@ func TestTheWordsForStopAndStartAreUnderstoodAsPeopleTypeThem(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]keyword{
 		"СТОП": stop, "стоп": stop, " Стоп! ": stop, "CTOП": stop, "stop": stop, "STOP please": stop, "cnjg": stop, "\"СТОП\"": stop,
+		"сотп": stop, "СТОП СМС": stop, "отказ": stop, "ыещз": stop, "STOP\u202e": stop, "стоп😀": stop, "ТОП-10": stop,
 		"СТАРТ": start, "start": start, "cnfhn": start,
-		"Баланс": other, "": other, "не стоп": other, "стопка": other,
+		"Баланс": other, "": other, "не стоп": other, "стопка": other, "стол": other,
+		strings.Repeat("СТОП", 1000): other, "\u0000": other, "......": other,
 	} {
 		t.Run(fmt.Sprintf("%q", text), func(t *testing.T) {
 			t.Parallel()

@@ -135,6 +135,7 @@ func (w passWords) message(to reader, others []words) (string, *delivery.Letter)
 		p.Balance = w.balance
 	}
 	if to.channel == subscription.Email {
+		p.Links = to.links
 		return "", letter(p.Mail(to.style.Language))
 	}
 	return p.SMS(to.style), nil

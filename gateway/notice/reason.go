@@ -5,8 +5,8 @@ import (
 	"zvonok/gateway/subscription"
 )
 
-// Topics lists every topic of news: those one may subscribe to, alarms and absences.
-func Topics() []subscription.Topic { return append(subscription.Topics(), Alarm, Absence) }
+// Topics lists every topic of news: those one may subscribe to, alarms, absences and stopped purchases.
+func Topics() []subscription.Topic { return append(subscription.Topics(), Alarm, Absence, Blocked) }
 
 // Reason is what became of a fact for one recipient and channel: [Told], or the
 // stage that said no. The list is closed; it is a metric label and what explain

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -21,21 +22,28 @@ import (
 
 // Limits of replies.
 const (
-	replyLife     = 10 * time.Minute // an answer nobody waits for any more is not sent
-	answersPerDay = 10               // balances told to a phone a day (notices.md, Replies)
+	replyLife      = 10 * time.Minute // an answer nobody waits for any more is not sent
+	answersPerDay  = 10               // answers to a phone a day, confirmations included (notices.md, Replies)
+	strangersADay  = 1                // answers to a phone that belongs to nobody: two machines must not talk for ever
+	longestKeyword = 32               // letters; what is longer is no word of ours
 )
 
 // Replier answers texts that people send to us: STOP and START at once, and
 // anything else with the balance, as a dialled code does.
 type Replier struct {
-	pool *pgxpool.Pool
-	desk *delivery.Desk
-	now  func() time.Time
+	pool  *pgxpool.Pool
+	desk  *delivery.Desk
+	texts func() *templates.Texts
+	now   func() time.Time
 }
 
-// NewReplier returns a Replier.
-func NewReplier(pool *pgxpool.Pool, desk *delivery.Desk, now func() time.Time) *Replier {
-	return &Replier{pool: pool, desk: desk, now: now}
+// NewReplier returns a Replier. Texts are the texts of the moment; nil means the
+// built-in ones.
+func NewReplier(pool *pgxpool.Pool, desk *delivery.Desk, texts func() *templates.Texts, now func() time.Time) *Replier {
+	if texts == nil {
+		texts = templates.Builtin
+	}
+	return &Replier{pool: pool, desk: desk, texts: texts, now: now}
 }
 
 // keyword is what a text asks for.
@@ -48,11 +56,17 @@ const (
 )
 
 // keywords are the words and their usual misspellings: typed in the other
-// keyboard layout, in Latin letters, with a doubled or a lost letter.
+// keyboard layout, in Latin letters, with a doubled, a lost or a misplaced letter,
+// and what people write who do not know the word.
 var keywords = map[string]keyword{
-	"СТОП": stop, "СТОПП": stop, "СТОПЬ": stop, "ТОП": stop, "СТП": stop, "CNJG": stop, "STOP": stop, "STOPP": stop,
-	"STO": stop, "STP": stop, "ЫЕЩЗ": stop, "ОТПИСАТЬСЯ": stop, "ОТПИСКА": stop, "UNSUBSCRIBE": stop,
-	"СТАРТ": start, "СТАР": start, "CNFHN": start, "START": start, "STRAT": start, "ЫЕФКЕ": start,
+	"СТОП": stop, "СТОПП": stop, "СТТОП": stop, "СТООП": stop, "СТОПЬ": stop, "ТОП": stop, "СТП": stop, "СОТП": stop,
+	"ТСОП": stop, "СТПО": stop, "CNJG": stop, "СТОПСМС": stop, "СТОПSMS": stop,
+	"STOP": stop, "STOPP": stop, "STTOP": stop, "STOOP": stop, "STO": stop, "STP": stop, "SOTP": stop, "TSOP": stop,
+	"STPO": stop, "ЫЕЩЗ": stop, "STOPSMS": stop,
+	"ОТПИСАТЬСЯ": stop, "ОТПИСАТЬ": stop, "ОТПИСКА": stop, "ОТПИШИТЕ": stop, "ОТКАЗ": stop, "UNSUBSCRIBE": stop, "UNSUB": stop,
+	"OTKAZ": stop, "OTPISKA": stop,
+	"СТАРТ": start, "СТАР": start, "СТАРТТ": start, "СТРАТ": start, "САТРТ": start, "СТААРТ": start, "CNFHN": start,
+	"START": start, "STRAT": start, "STAR": start, "STARTT": start, "STAART": start, "ЫЕФКЕ": start,
 }
 
 // lookalikes are Latin capitals that look like Cyrillic ones: СТОП typed as
@@ -62,8 +76,8 @@ var lookalikes = strings.NewReplacer("C", "С", "T", "Т", "O", "О", "P", "Р",
 // parseKeyword reads the first word of a text, whatever its case and the marks
 // around it.
 func parseKeyword(text string) keyword {
-	words := strings.FieldsFunc(strings.ToUpper(text), func(r rune) bool {
-		return strings.ContainsRune(" \t\r\n.,;:!?\"'«»()-*#", r)
+	words := strings.FieldsFunc(strings.ToUpper(head(text, 4*longestKeyword)), func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r)
 	})
 	if len(words) == 0 {
 		return other
@@ -72,6 +86,16 @@ func parseKeyword(text string) keyword {
 		return k
 	}
 	return keywords[lookalikes.Replace(words[0])]
+}
+
+// head returns the first n code points of a text.
+func head(text string, n int) string {
+	for i := range text {
+		if n--; n < 0 {
+			return text[:i]
+		}
+	}
+	return text
 }
 
 // Take answers a batch of texts. It is the carrier's callback: the operator is
@@ -99,40 +123,70 @@ func (r *Replier) Take(ctx context.Context, batch []carrier.MO) error {
 }
 
 func (r *Replier) answer(ctx context.Context, tx pgx.Tx, mo carrier.MO, now time.Time) (*delivery.Draft, error) {
+	style, err := r.styleOf(ctx, tx, mo.From)
+	if err != nil {
+		return nil, err
+	}
 	switch parseKeyword(mo.Text) {
 	case stop:
+		health, err := delivery.HealthOf(ctx, tx, subscription.SMS, []string{string(mo.From)})
+		if err != nil {
+			return nil, err
+		}
 		if err := delivery.OptOut(ctx, tx, subscription.SMS, string(mo.From), "stop", now); err != nil {
 			return nil, err
 		}
-		style, err := styleOf(ctx, tx, mo.From)
-		return reply(mo.From, templates.OptedOut{}.SMS(style), now), err
+		if health[string(mo.From)].OptedOut {
+			return nil, nil // confirmed before, and asked for no more
+		}
+		return r.within(ctx, tx, mo.From, templates.OptedOut{}.SMS(style), answersPerDay, now)
 	case start:
 		if err := delivery.OptIn(ctx, tx, subscription.SMS, string(mo.From)); err != nil {
 			return nil, err
 		}
-		style, err := styleOf(ctx, tx, mo.From)
-		return reply(mo.From, templates.OptedIn{}.SMS(style), now), err
-	default:
-		text, err := r.balance(ctx, tx, mo.From, now)
-		if err != nil || text == "" {
-			return nil, err
-		}
-		return reply(mo.From, text, now), nil
+		return r.within(ctx, tx, mo.From, templates.OptedIn{}.SMS(style), answersPerDay, now)
 	}
+	children, err := access.ChildrenOf(ctx, tx, mo.From, now)
+	if err != nil {
+		return nil, err
+	}
+	if len(children) == 0 {
+		return r.within(ctx, tx, mo.From, templates.Unknown{}.SMS(style), strangersADay, now)
+	}
+	text, err := balance(ctx, tx, children, style, now)
+	if err != nil {
+		return nil, err
+	}
+	draft, err := r.within(ctx, tx, mo.From, text, answersPerDay, now)
+	if err != nil || draft == nil {
+		return nil, err
+	}
+	views := make([]access.View, len(children))
+	for i, child := range children {
+		views[i] = access.View{
+			Who: access.ByRepresentative(child.Representative), Child: child.ID, What: "balance", Channel: access.Reply, At: now,
+		}
+	}
+	return draft, access.LogView(ctx, tx, views)
 }
 
-// balance is the answer to any other text, or "" when the phone has had its
-// number of answers for the day or may know of nobody.
-func (r *Replier) balance(ctx context.Context, tx pgx.Tx, from phone.Number, now time.Time) (string, error) {
-	children, err := access.ChildrenOf(ctx, tx, from, now)
-	if err != nil || len(children) == 0 {
-		return "", err
-	}
+// within makes an answer, or none when the phone has had its number of them for
+// the day.
+func (r *Replier) within(
+	ctx context.Context, tx pgx.Tx, to phone.Number, text string, perDay int, now time.Time,
+) (*delivery.Draft, error) {
 	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
-	spent, err := delivery.Spend(ctx, tx, replies, []delivery.Use{{Day: day, Address: string(from), Count: 1}})
-	if err != nil || spent[0] > answersPerDay {
-		return "", err
+	spent, err := delivery.Spend(ctx, tx, replies, []delivery.Use{{Day: day, Address: string(to), Count: 1}})
+	if err != nil || spent[0] > perDay {
+		return nil, err
 	}
+	return reply(to, text, now), nil
+}
+
+// balance tells of the children of a phone what their consents cover.
+func balance(
+	ctx context.Context, tx pgx.Tx, children []access.Child, style templates.Style, now time.Time,
+) (string, error) {
 	ids := make([]ledger.PersonID, len(children))
 	for i, child := range children {
 		ids[i] = child.ID
@@ -145,13 +199,11 @@ func (r *Replier) balance(ctx context.Context, tx pgx.Tx, from phone.Number, now
 	if err != nil {
 		return "", err
 	}
-	style, err := styleOf(ctx, tx, from)
-	if err != nil {
-		return "", err
-	}
 	answer := templates.Balance{Now: now}
 	for _, child := range children {
-		line := templates.ChildBalance{Child: templates.Name{Given: child.GivenName, Family: child.FamilyName}}
+		line := templates.ChildBalance{
+			Child: templates.Name{Given: child.GivenName, Family: child.FamilyName}, NoMoney: !child.Meals,
+		}
 		if child.Meals {
 			line.Balance = balances[child.ID].Posted
 		}
@@ -190,8 +242,8 @@ func reply(to phone.Number, text string, now time.Time) *delivery.Draft {
 }
 
 // styleOf is how a phone's owner reads; a stranger reads Russian.
-func styleOf(ctx context.Context, tx pgx.Tx, number phone.Number) (templates.Style, error) {
-	style := templates.Style{Language: templates.RU}
+func (r *Replier) styleOf(ctx context.Context, tx pgx.Tx, number phone.Number) (templates.Style, error) {
+	style := templates.Style{Language: templates.RU, Texts: r.texts()}
 	rows, err := tx.Query(ctx, `SELECT language, translit FROM access.representative WHERE phone = $1`, number)
 	if err != nil {
 		return style, fmt.Errorf("read the language of a phone: %w", err)

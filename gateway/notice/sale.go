@@ -113,6 +113,7 @@ func (w soldWords) message(to reader, _ []words) (string, *delivery.Letter) {
 		m.Dishes = append(m.Dishes, templates.Dish{Name: dish.Name, Quantity: dish.Quantity})
 	}
 	if to.channel == subscription.Email {
+		m.Links = to.links
 		return "", letter(m.Mail(to.style.Language))
 	}
 	return m.SMS(to.style), nil

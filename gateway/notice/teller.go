@@ -83,6 +83,7 @@ type reader struct {
 	legal   bool // the child's own representative: may read of benefits
 	meals   bool // the consent covers meals and money
 	channel subscription.Channel
+	links   templates.Links // in letters
 }
 
 // candidate is one possible message: a fact, a recipient, a channel.
@@ -132,7 +133,8 @@ type Teller struct {
 	metrics *Metrics
 	now     func() time.Time
 	perDay  int
-	texts   *templates.Texts
+	texts   func() *templates.Texts
+	links   func(address string) templates.Links
 	zones   zones
 
 	passes  *pg.Gatherer[door.Passed, struct{}]
@@ -148,14 +150,24 @@ type Config struct {
 	Log       *slog.Logger
 	Metrics   *Metrics
 	Now       func() time.Time
-	SMSPerDay int              // cap of messages to a phone a day
-	Texts     *templates.Texts // nil: the built-in ones
+	SMSPerDay int // cap of messages to a phone a day
+	// Texts are the texts of the moment, which a deployment may replace while the gateway runs; nil: the built-in ones.
+	Texts func() *templates.Texts
+	// Links lead from a letter to an address to our pages; nil: letters have no links.
+	Links func(address string) templates.Links
 }
 
 // NewTeller returns a Teller.
 func NewTeller(c Config) *Teller {
 	t := &Teller{
 		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now, perDay: c.SMSPerDay, texts: c.Texts,
+		links: c.Links,
+	}
+	if t.texts == nil {
+		t.texts = templates.Builtin
+	}
+	if t.links == nil {
+		t.links = func(string) templates.Links { return templates.Links{} }
 	}
 	gather := pg.GathererConfig{Max: gatherJobs, Wait: gatherWait, Parallel: gatherParallel}
 	t.passes = pg.NewGatherer(gather, t.tellPasses)
@@ -172,6 +184,7 @@ func (t *Teller) Register(workers *river.Workers) {
 	river.AddWorker(workers, &postedWorker{teller: t})
 	river.AddWorker(workers, &crossedWorker{teller: t})
 	river.AddWorker(workers, &missedWorker{teller: t})
+	river.AddWorker(workers, &stoppedWorker{teller: t})
 }
 
 // Close waits until what is being told is told.
@@ -586,14 +599,23 @@ func (t *Teller) reader(c *candidate, channel subscription.Channel) reader {
 		legal:   c.listener.Role == access.Legal,
 		meals:   c.listener.Meals,
 		channel: channel,
+		links:   t.linksFor(c.listener, channel),
 	}
+}
+
+// linksFor are the links in a letter to a listener, none by other channels.
+func (t *Teller) linksFor(l listener, channel subscription.Channel) templates.Links {
+	if channel != subscription.Email {
+		return templates.Links{}
+	}
+	return t.links(l.Email)
 }
 
 // style is how a listener reads by a channel. Latin letters save money in an SMS;
 // elsewhere they would only be hard to read.
 func (t *Teller) style(l listener, channel subscription.Channel) templates.Style {
 	return templates.Style{
-		Language: templates.Language(l.Language), Latin: l.Translit && channel == subscription.SMS, Texts: t.texts,
+		Language: templates.Language(l.Language), Latin: l.Translit && channel == subscription.SMS, Texts: t.texts(),
 	}
 }
 
@@ -603,7 +625,17 @@ func (t *Teller) text(m *message, channel subscription.Channel) (string, *delive
 	for _, member := range m.members {
 		all = append(all, member.news.words)
 	}
-	return all[0].message(t.reader(m.members[0], channel), all[1:])
+	body, letter := all[0].message(t.reader(m.members[0], channel), all[1:])
+	if letter != nil {
+		letter.Thread = thread(m.members[0].news.child, m.members[0].news.at.In(m.members[0].news.zone))
+	}
+	return body, letter
+}
+
+// thread names the conversation of a child's day, in which a reader's program
+// shows its letters as one.
+func thread(child ledger.PersonID, day time.Time) string {
+	return fmt.Sprintf("child-%d.%s", child, day.Format("20060102"))
 }
 
 // spare renders a message for the recipient's next channel, nil for none.

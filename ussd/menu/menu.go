@@ -77,7 +77,7 @@ type Config struct {
 	Send func(ctx context.Context, to phone.Number, text string) error
 	// Code is the service code people are told, as they dial it.
 	Code    string
-	Texts   *templates.Texts // the deployment's words; nil means the built-in ones
+	Texts   func() *templates.Texts // the deployment's words of the moment; nil means the built-in ones
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
@@ -97,6 +97,9 @@ func New(config Config) *Menu {
 	}
 	if config.Now == nil {
 		config.Now = time.Now
+	}
+	if config.Texts == nil {
+		config.Texts = templates.Builtin
 	}
 	return &Menu{config: config, views: newViewLog(config), asked: newQuota(smsPerDay, askers)}
 }
@@ -139,7 +142,7 @@ func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
 		return v.neutral(), nil
 	}
 	v.style = templates.Style{
-		Language: templates.Language(v.who.Language), Latin: v.Latin || v.who.Translit, Texts: v.config.Texts,
+		Language: templates.Language(v.who.Language), Latin: v.Latin || v.who.Translit, Texts: v.config.Texts(),
 	}
 	switch v.Place.Name {
 	case "":
@@ -194,7 +197,7 @@ func (v *visitor) child(id ledger.PersonID) (access.Child, bool) {
 // either.
 func (v *visitor) neutral() ussd.Screen {
 	v.style = ussd.Guess(v.Phone, v.Hint, v.Latin)
-	v.style.Texts = v.config.Texts
+	v.style.Texts = v.config.Texts()
 	v.config.Metrics.shown("neutral")
 	return ussd.Screen{Place: v.Place, Lines: strings.Split(templates.Unknown{}.USSD(v.style), "\n"), End: true}
 }

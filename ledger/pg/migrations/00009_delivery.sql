@@ -67,6 +67,8 @@ CREATE TABLE delivery.letter (
 	subject     text        NOT NULL,
 	text_body   text        NOT NULL,
 	html_body   text        NOT NULL,
+	-- The conversation a reader's program shows as one: a child's day.
+	thread      text        NOT NULL DEFAULT '',
 	PRIMARY KEY (delivery_id, at)
 ) PARTITION BY RANGE (at);
 CREATE TABLE delivery.letter_default PARTITION OF delivery.letter DEFAULT;
@@ -84,6 +86,7 @@ CREATE TABLE delivery.spare (
 	subject     text,
 	text_body   text,
 	html_body   text,
+	thread      text        NOT NULL DEFAULT '',
 	taken_at    timestamptz,
 	next_id     bigint,
 	next_at     timestamptz,

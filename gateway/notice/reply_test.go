@@ -1,0 +1,111 @@
+package notice
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"zvonok/access"
+	"zvonok/access/phone"
+	"zvonok/gateway/carrier"
+	"zvonok/gateway/delivery"
+	"zvonok/gateway/subscription"
+	"zvonok/templates"
+)
+
+// says brings texts from a phone to the Replier.
+func (b *bench) says(from phone.Number, texts ...string) {
+	b.t.Helper()
+	desk := delivery.NewDesk(b.jobs, func(phone.Number) []string { return []string{"box"} })
+	r := NewReplier(b.pool, desk, func() *templates.Texts { return b.texts }, func() time.Time { return b.now })
+	var batch []carrier.MO
+	for _, text := range texts {
+		batch = append(batch, carrier.MO{From: from, Text: text})
+	}
+	if err := r.Take(b.t.Context(), batch); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) optedOut(phone string) bool {
+	b.t.Helper()
+	health, err := delivery.HealthOf(b.t.Context(), b.pool, subscription.SMS, []string{phone})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return health[phone].OptedOut
+}
+
+func TestStopEndsSMSAtOnceWithOneConfirmationAndStartResumes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.says("79000000002", "стоп", "СТОП", "STOP!!!") // an operator may bring a text again
+	if !b.optedOut("79000000002") {
+		t.Error("the phone is not opted out")
+	}
+	b.tell(b.pass("b1", morning, "masha"))
+	b.says("79000000002", "старт")
+	if b.optedOut("79000000002") {
+		t.Error("the phone is still opted out")
+	}
+	var got []string
+	for _, m := range b.sent() {
+		if strings.HasPrefix(m, "sms 79000000002") {
+			got = append(got, m)
+		}
+	}
+	expect(t, "messages", got,
+		"sms 79000000002 SMS otklyucheny. Vklyuchit snova: otpravte START",
+		"sms 79000000002 SMS vklyucheny. Otklyuchit: otpravte STOP")
+}
+
+func TestAnyOtherTextIsAnsweredWithTheBalanceTenTimesADay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.visit("petya", at(8, 15), time.Time{})
+	for range 12 {
+		b.says("79000000001", "Баланс")
+	}
+	got := b.sent()
+	if len(got) != 10 || got[0] != "sms 79000000001 Баланс: Маша П. 0,00 р, Петя П. 0,00 р" {
+		t.Errorf("%d answers: %q", len(got), got)
+	}
+	b.now = b.now.AddDate(0, 0, 1)
+	b.says("79000000001", "?")
+	if n := len(b.sent()); n != 11 {
+		t.Errorf("%d answers with the next day's", n)
+	}
+	// The parents read in the access log who looked, by which way (D14).
+	views, err := access.Views(t.Context(), b.pool, b.people["petya"], b.now.Add(time.Second), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(views) != 11 || views[0].Channel != access.Reply || views[0].What != "balance" {
+		t.Errorf("%d views are logged: %+v", len(views), views)
+	}
+}
+
+func TestAnAnswerTellsWhatTheConsentCovers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE access.consent SET meals = false`)
+	b.visit("masha", at(8, 15), time.Time{})
+	b.now = at(9, 0)
+	b.says("79000000003", "balance")
+	b.says("79000000001", "баланс")
+	expect(t, "messages", b.sent(),
+		"sms 79000000003 Masha P.: entry 08:15", "sms 79000000001 Баланс: Маша П. нет данных, Петя П. нет данных")
+}
+
+func TestAStrangerIsAnsweredOnceADayAndLearnsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for range 5 {
+		b.says("79009999999", "Маша Петрова")
+	}
+	b.says("79000000004", "баланс") // a mother whose consent has run out is a stranger, too
+	b.says("", "Баланс")            // a name or a short code
+	expect(t, "messages", b.sent(),
+		"sms 79009999999 Для этого номера сведений нет. Обратитесь в школу",
+		"sms 79000000004 Для этого номера сведений нет. Обратитесь в школу")
+}
