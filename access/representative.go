@@ -92,6 +92,23 @@ func RepresentativeByID(ctx context.Context, q pg.Querier, id RepresentativeID) 
 	return oneRepresentative(ctx, q, `p.id = $1 AND p.erased_at IS NULL`, id)
 }
 
+// ConfirmedAt returns when the school, the registry or a parent last put it on
+// record that a representative is who we think: the newest of the consents the
+// person gave and of the relations the person was given. It is asked when there
+// is reason to think that the phone has another owner now.
+func ConfirmedAt(ctx context.Context, q pg.Querier, id RepresentativeID) (time.Time, error) {
+	var at *time.Time
+	err := q.QueryRow(ctx, `
+		SELECT max(greatest(g.created_at,
+		                    (SELECT max(c.created_at) FROM access.consent c
+		                      WHERE c.child_id = g.child_id AND c.representative_id = g.representative_id)))
+		  FROM access.guardian g WHERE g.representative_id = $1`, id).Scan(&at)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("ask when representative %d was confirmed: %w", id, err)
+	}
+	return timeOf(at), nil
+}
+
 // OpenCabinet notes that the owner of a phone has proved it by a code, and
 // returns who it is, or [ErrNoRepresentative]. The phone of the cabinet is the
 // phone of the application by construction (R27): it is how the person is found.

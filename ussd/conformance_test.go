@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -180,8 +182,12 @@ func listen(t *testing.T, cfg smpptest.OperatorConfig) (*smpptest.SMSC, string) 
 var account = carrier.OperatorConfig{SystemID: "esme01", Password: "secret01", SystemType: "USSD", Binds: 1}
 
 // Issue 4, item 1 and its evidence: one suite for every profile, in both arrangements, over real SMPP sockets.
+//
+// With -v it prints what every profile is and what it did.
 func TestEveryProfileHoldsTheSameDialogues(t *testing.T) {
 	t.Parallel()
+	results := &conformance{lines: map[string]string{}}
+	t.Cleanup(func() { t.Logf("\n%s", results) })
 	for name, behaviour := range gateways(t) {
 		t.Run(name+", we bind to its USSD centre", func(t *testing.T) {
 			t.Parallel()
@@ -190,14 +196,14 @@ func TestEveryProfileHoldsTheSameDialogues(t *testing.T) {
 			operator.Mode, operator.Address = carrier.Client, address
 			s := serve(t, name, operator, balance)
 			<-s.bound
-			conform(t, s, smsc.Operator, behaviour)
+			conform(t, s, smsc.Operator, behaviour, smpp.CmdDeliverSM, results)
 		})
 		t.Run(name+", its gateway binds to our server", func(t *testing.T) {
 			t.Parallel()
 			operator := account
 			operator.Mode = carrier.Server
 			s := serve(t, name, operator, balance)
-			conform(t, s, bindTo(t, s, smpptest.OperatorConfig{}), behaviour)
+			conform(t, s, bindTo(t, s, smpptest.OperatorConfig{}), behaviour, smpp.CmdSubmitSM, results)
 		})
 	}
 }
@@ -246,8 +252,55 @@ func (s *handset) press(keys string) smpptest.Screen {
 	return s.screen()
 }
 
-func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour smpptest.USSDProfile) {
+// conformance is the table of what each profile did, for a reader.
+type conformance struct {
+	mu    sync.Mutex
+	lines map[string]string
+}
+
+const conformanceLine = "%-10s %-12s %-15s %-8s %-8s %-21s %s"
+
+// String writes the table, a profile and arrangement a line.
+func (c *conformance) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	header := fmt.Sprintf(conformanceLine, "profile", "who binds", "begin, key", "page/end", "codings", "session id",
+		"what holds")
+	return header + "\n" + strings.Join(slices.Sorted(maps.Values(c.lines)), "\n")
+}
+
+// add notes what one profile did in one arrangement: every check is a word, and one that failed is in capitals.
+func (c *conformance) add(t *testing.T, p Profile, command smpp.CommandID, checks []string) {
+	who := "we"
+	if command == smpp.CmdSubmitSM {
+		who = "the gateway"
+	}
+	session := make([]string, 0, len(p.Session))
+	for _, tag := range p.Session {
+		session = append(session, fmt.Sprintf("%04x", uint16(tag)))
+	}
+	line := fmt.Sprintf(conformanceLine, p.Name, who, fmt.Sprint(p.Begin, p.Input), fmt.Sprintf("%d/%d", p.Continue, p.End),
+		fmt.Sprintf("%02x/%02x", p.GSM7, p.UCS2), strings.Join(session, " ")+" "+string(p.ITS), strings.Join(checks, ", "))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines[t.Name()] = line
+}
+
+// conform holds the same dialogues whatever the profile. The command is that of what comes to us: deliver_sm when we
+// bind, submit_sm when the gateway does.
+func conform(
+	t *testing.T, s *service, operator *smpptest.Operator, behaviour smpptest.USSDProfile, command smpp.CommandID,
+	results *conformance,
+) {
 	p := s.links["op"].Profile
+	var checks []string
+	done := func(what string) {
+		if t.Failed() {
+			what = strings.ToUpper(what) + "!"
+		}
+		checks = append(checks, what)
+	}
+	defer func() { results.add(t, p, command, checks) }()
 	phone := &handset{t: t, operator: operator, profile: behaviour, number: "79000000001"}
 	shows := func(what string, got smpptest.Screen, text string, end bool, coding byte) {
 		t.Helper()
@@ -265,14 +318,18 @@ func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour sm
 	}
 	shows("a dial", phone.dial("*377*888#"), menuRU, false, p.UCS2)
 	shows("a key closes with the answer", phone.press("1"), balanceRU, true, p.UCS2)
+	done("menu, answer")
 	if behaviour.Code != smpptest.CodeStripped { // such a gateway does not tell how the code was dialled
 		shows("a dial with a hash in front", phone.dial("#377*888#"), menuEN, false, p.GSM7)
 		shows("a key", phone.press("1#"), balanceEN, true, p.GSM7)
+		done("latin")
 	}
 	shows("a shortcut", phone.dial("*377*888*1#"), balanceRU, true, p.UCS2)
 
+	done("shortcut")
 	shows("a dial", phone.dial("*377*888#"), menuRU, false, p.UCS2)
 	shows("what is no key", phone.press("garbage"), "Нет такого пункта\n"+menuRU, false, p.UCS2)
+	done("hint")
 	replaced := phone.call
 	shows("a redial replaces the dialogue", phone.dial("*377*888#"), menuRU, false, p.UCS2)
 	if behaviour.LateAnswer { // the gateway's news of the page that was replaced come now
@@ -280,6 +337,7 @@ func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour sm
 			t.Fatal(err)
 		}
 	}
+	done("redial")
 	if err := phone.call.Abort(phone.context()); err != nil {
 		t.Fatal(err)
 	}
@@ -287,6 +345,7 @@ func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour sm
 	if open := s.Open(); open != 0 {
 		t.Errorf("%d dialogues are open after the abort and a shortcut", open)
 	}
+	done("abort")
 
 	// Wrong lengths and garbage: the link lives, other phones are served.
 	for _, tlvs := range []smpp.TLVs{
@@ -297,11 +356,8 @@ func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour sm
 		{smpp.Uint8(smpp.TagUSSDServiceOp, 99), {Tag: 0x4142, Value: []byte{1, 2, 3}}},
 	} {
 		m := &smpp.Message{
-			Command: smpp.CmdDeliverSM, ServiceType: "USSD", Source: smpp.Address{TON: 1, NPI: 1, Addr: "79000000003"},
+			Command: command, ServiceType: "USSD", Source: smpp.Address{TON: 1, NPI: 1, Addr: "79000000003"},
 			Destination: smpp.Address{Addr: "377"}, ShortMessage: bytes.Repeat([]byte{0xFE, 0x00, 0x1B}, 84), TLVs: tlvs,
-		}
-		if strings.Contains(t.Name(), "our server") {
-			m.Command = smpp.CmdSubmitSM
 		}
 		if status, err := operator.Send(phone.context(), m); err != nil || status != smpp.StatusOK {
 			t.Errorf("garbage is answered with %v, %v", status, err)
@@ -310,6 +366,7 @@ func conform(t *testing.T, s *service, operator *smpptest.Operator, behaviour sm
 	other := &handset{t: t, operator: operator, profile: behaviour, number: "79000000002"}
 	shows("another phone afterwards", other.dial("*377*888#"), menuRU, false, p.UCS2)
 	shows("and its key", other.press("2"), balanceRU, true, p.UCS2)
+	done("garbage, other phones")
 }
 
 func wantSource(behaviour smpptest.USSDProfile) string {

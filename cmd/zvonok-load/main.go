@@ -5,10 +5,12 @@
 //
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20 --kill
+//	go run ./cmd/zvonok-load --people 400000 --history 365 --share 0.1 --ussd 500 --seconds 60
 //
 // With --kill the gateway is killed with signal 9 in the middle and started
-// again; the doors repeat what was not acknowledged, as doors do. Everything
-// listens on the loopback and ends by itself.
+// again; the doors repeat what was not acknowledged, as doors do. With --ussd
+// parents dial *377*888# instead, and what is measured is when the screen comes
+// to the operator. Everything listens on the loopback and ends by itself.
 package main
 
 import (
@@ -52,6 +54,9 @@ type options struct {
 	Kill     bool          `help:"Kill the gateway with signal 9 in the middle of each round and start it again."`
 	Rounds   int           `default:"1" help:"Rounds of the load, each with children of its own."`
 	Patience time.Duration `default:"60s" help:"How long to wait for the last SMS."`
+	USSD     int           `name:"ussd" help:"Begins of USSD dialogues per second, in place of uploads."`
+	History  int           `default:"3" help:"Days of passes of a city that is generated."`
+	Share    float64       `default:"1" help:"The share of its organisations that have all of them."`
 	JSON     bool          `name:"json" help:"Print the figures as JSON."`
 }
 
@@ -139,7 +144,8 @@ func run(o options) error {
 	if _, err := os.Stat(marker); errors.Is(err, os.ErrNotExist) {
 		begun := time.Now()
 		fmt.Fprintf(os.Stderr, "generating %d people\n", o.People)
-		if err := gateway.command("generate", "--people", fmt.Sprint(o.People), "--schools", fmt.Sprint(o.Schools), "--seed", "1"); err != nil {
+		if err := gateway.command("generate", "--people", fmt.Sprint(o.People), "--schools", fmt.Sprint(o.Schools), "--seed", "1",
+			"--history", fmt.Sprint(o.History), "--share", fmt.Sprint(o.Share)); err != nil {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "generated in %s\n", time.Since(begun).Round(time.Second))
@@ -151,6 +157,9 @@ func run(o options) error {
 		return err
 	}
 	defer gateway.stop()
+	if o.USSD > 0 {
+		return dialAll(ctx, o, smsc, made, gateway)
+	}
 	taps, err := plan(ctx, o, made, gateway.ready.Database)
 	if err != nil {
 		return err
@@ -470,6 +479,7 @@ password = "secret12"
 binds = 2
 window = 500
 rate = 20000
+roles = ["sms", "ussd"]
 source = "SCHOOL"
 `, filepath.Join(g.dir, "data"), g.operator), 0o600)
 }

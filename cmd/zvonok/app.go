@@ -630,8 +630,13 @@ func ussdLinks(config Config) ([]ussd.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("operator %s: ussd_profile: %w", o.Name, err)
 		}
+		timeout, err := parseUSSDTimeout("ussd_timeout", o.USSDTimeout)
+		if err != nil {
+			return nil, fmt.Errorf("operator %s: %w", o.Name, err)
+		}
 		links = append(links, ussd.Link{
-			Name: o.Name, Profile: profile, AnswerAndClose: o.USSDClose, FollowBySMS: o.USSDContinue,
+			Name: o.Name, Profile: profile, TTL: timeout, MaxOpen: o.USSDMaxOpen, Latin: o.USSDLatin,
+			AnswerAndClose: o.USSDClose, FollowBySMS: o.USSDContinue,
 		})
 	}
 	for _, h := range config.USSD.HTTP {
@@ -643,7 +648,13 @@ func ussdLinks(config Config) ([]ussd.Link, error) {
 			}
 			caller.From = append(caller.From, prefix)
 		}
-		links = append(links, ussd.Link{Name: h.Name, HTTP: caller})
+		timeout, err := parseUSSDTimeout("timeout", h.Timeout)
+		if err != nil {
+			return nil, fmt.Errorf("ussd.http %s: %w", h.Name, err)
+		}
+		links = append(links, ussd.Link{
+			Name: h.Name, HTTP: caller, TTL: timeout, Latin: h.Latin, AnswerAndClose: h.Close, FollowBySMS: h.Continue,
+		})
 	}
 	return links, nil
 }

@@ -117,6 +117,11 @@ type USSDCallerConfig struct {
 	SecretFile string   `toml:"secret_file"`
 	Addresses  []string `toml:"addresses"` // the networks it calls from; empty: any
 	Region     string   `toml:"region"`    // country of phones in national form; RU
+	// As of an operator: ussd_timeout, ussd_continue, ussd_close, ussd_latin.
+	Timeout  string `toml:"timeout"`
+	Continue bool   `toml:"continue"`
+	Close    bool   `toml:"close"`
+	Latin    bool   `toml:"latin"`
 }
 
 // NoticeConfig is about messages to people.
@@ -157,6 +162,9 @@ type OperatorConfig struct {
 	USSDProfile  string   `toml:"ussd_profile"`
 	USSDContinue bool     `toml:"ussd_continue"` // the answer follows by SMS when the session dies before it is shown
 	USSDClose    bool     `toml:"ussd_close"`    // answer and close: the first screen ends the session
+	USSDTimeout  string   `toml:"ussd_timeout"`  // how long a person may think, as in "180s"
+	USSDMaxOpen  int      `toml:"ussd_max_open"` // open dialogues; beyond them the oldest go; 0 is 100,000
+	USSDLatin    bool     `toml:"ussd_latin"`    // the gateway or its phones carry no Cyrillic
 	TLS          bool     `toml:"tls"`
 	TLSName      string   `toml:"tls_name"` // the name in the operator's certificate, when it is not the address's
 	TLSCAFile    string   `toml:"tls_ca_file"`
@@ -185,7 +193,29 @@ func defaultOperator() OperatorConfig {
 	return OperatorConfig{
 		Mode: "client", Binds: 1, BindType: "transceiver", Window: 50, Rate: 100, Roles: []string{"sms"}, Weight: 10,
 		Cost: "0.00", MessageID: "auto", Concat: "udh16", USSDProfile: "plain-its",
+		USSDTimeout: defaultUSSDTimeout,
 	}
+}
+
+// How long a person may think about a USSD screen: networks give up after 40 to
+// 180 s, some aggregators after 600.
+const (
+	defaultUSSDTimeout = "180s"
+	minUSSDTimeout     = 10 * time.Second
+	maxUSSDTimeout     = 10 * time.Minute
+	maxUSSDOpen        = 100_000
+)
+
+// parseUSSDTimeout reads such a time; empty is the default.
+func parseUSSDTimeout(key, text string) (time.Duration, error) {
+	if text == "" {
+		text = defaultUSSDTimeout
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < minUSSDTimeout || d > maxUSSDTimeout {
+		return 0, fmt.Errorf("%s: %q is not a time between 10s and 10m, such as %q", key, text, defaultUSSDTimeout)
+	}
+	return d, nil
 }
 
 // LoadConfig reads the settings. With path empty it reads zvonok.toml when it is
@@ -440,7 +470,11 @@ func (c *Config) validate() error {
 			return fmt.Errorf("operator %s: %w", o.Name, err)
 		}
 	}
-	return nil
+	if _, err := operatorConfigs(c.Operators); err != nil {
+		return err
+	}
+	_, err := ussdLinks(*c)
+	return err
 }
 
 func (o *OperatorConfig) validate() error {
@@ -466,6 +500,7 @@ func (o *OperatorConfig) validate() error {
 		between("window", o.Window, 1, 10_000),
 		between("rate", o.Rate, 1, 100_000),
 		between("weight", o.Weight, 0, 1_000),
+		between("ussd_max_open", o.USSDMaxOpen, 0, maxUSSDOpen),
 	} {
 		if err != nil {
 			return err

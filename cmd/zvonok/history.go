@@ -45,6 +45,10 @@ func (h history) make(
 	ctx context.Context, pool *pgxpool.Pool, jobs *river.Client[pgx.Tx], now time.Time, say func(string),
 ) error {
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		// A day of a city is one COPY, and one may be watching on a slow machine.
+		if _, err := tx.Exec(ctx, `SET LOCAL statement_timeout = 0`); err != nil {
+			return fmt.Errorf("make a history: %w", err)
+		}
 		pupils, err := pupilsOf(ctx, tx)
 		if err != nil {
 			return err

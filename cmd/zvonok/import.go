@@ -117,7 +117,7 @@ type generateCommand struct {
 	People  int     `required:"" help:"How many people."`
 	Schools int     `required:"" help:"How many organisations."`
 	Seed    uint64  `default:"1" help:"The same seed makes the same city."`
-	History int     `default:"7" help:"Days of passes before today; 0 for none." placeholder:"DAYS"`
+	History int     `default:"3" help:"Days of passes before today; 0 for none." placeholder:"DAYS"`
 	Share   float64 `default:"1" help:"The share of the organisations that have all of the history; the others have the last five days of it. A year of all of 400,000 people would be 130 million passes."`
 	To      string  `type:"path" help:"Write the city's registry files into this folder, for import, and leave the database alone." placeholder:"DIR"`
 	JSON    bool    `name:"json" help:"Print JSON."`

@@ -39,6 +39,19 @@ func HealthOf(ctx context.Context, q pg.Querier, channel subscription.Channel, a
 	return health, nil
 }
 
+// DeadSince returns since when an address is taken for dead because it was
+// refused for good twice in a row, or the zero time.
+func DeadSince(ctx context.Context, q pg.Querier, channel subscription.Channel, address string) (time.Time, error) {
+	var since time.Time
+	err := q.QueryRow(ctx, `
+		SELECT coalesce(max(suppressed_at), '0001-01-01 00:00:00Z')
+		FROM delivery.address WHERE channel = $1 AND address = $2`, string(channel), address).Scan(&since)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("read address health: %w", err)
+	}
+	return since.UTC(), nil
+}
+
 // OptOut stops messages of a channel to an address at once; OptIn resumes them
 // and forgets earlier refusals. Both may be repeated.
 func OptOut(ctx context.Context, q pg.Querier, channel subscription.Channel, address, reason string, now time.Time) error {

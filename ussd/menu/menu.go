@@ -9,7 +9,8 @@
 // The promises:
 //
 //   - An unknown phone, a phone whose consents are withdrawn and a trusted person who was removed cost the same
-//     questions and read the same text, in a language that does not depend on what we know of them.
+//     questions and read the same text, in a language that does not depend on what we know of them. So does a phone
+//     that the operator has declared dead and that lives again, until its owner is confirmed.
 //   - Every view of a child's data is written to the access log. The answer does not wait for it: the log is written
 //     in batches a moment later, and screens are refused when it cannot be written for long.
 //   - What a consent does not cover, visits or money, is neither read nor shown.
@@ -28,6 +29,8 @@ import (
 
 	"zvonok/access"
 	"zvonok/access/phone"
+	"zvonok/gateway/delivery"
+	"zvonok/gateway/subscription"
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
 	"zvonok/templates"
@@ -138,7 +141,11 @@ func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
 	if err != nil {
 		return ussd.Screen{}, err
 	}
-	if len(v.children) == 0 {
+	recycled, err := v.recycled(ctx)
+	if err != nil {
+		return ussd.Screen{}, err
+	}
+	if len(v.children) == 0 || recycled {
 		return v.neutral(), nil
 	}
 	v.style = templates.Style{
@@ -157,6 +164,23 @@ func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
 		return v.neutral(), nil
 	}
 	return v.about(ctx, child)
+}
+
+// recycled says that the phone may have another owner: the operator said, twice in a row, that there is no such
+// subscriber, and yet it dials. Until the person is put on record anew, by a form or the registry, whoever holds the
+// number is told nothing (spec/reliability.md, fault 53).
+func (v *visitor) recycled(ctx context.Context) (bool, error) {
+	dead, err := delivery.DeadSince(ctx, v.config.Pool, subscription.SMS, string(v.Phone))
+	if err != nil || dead.Year() == 1 {
+		return false, err
+	}
+	confirmed, err := access.ConfirmedAt(ctx, v.config.Pool, v.who.ID)
+	if err != nil || confirmed.After(dead) {
+		return false, err
+	}
+	v.config.Log.Warn("ussd: a phone that was declared dead dials; it is told nothing until its owner is confirmed",
+		"representative", v.who.ID)
+	return true, nil
 }
 
 // about returns a screen about one child.

@@ -186,7 +186,7 @@ func TestScreensAreReadByIndexesWhateverTheHistory(t *testing.T) {
 			limit = firstCost
 		}
 		t.Logf("%s: %d statements, %d pages", what, len(statements), pages)
-		if pages > limit || len(statements) > 8 {
+		if pages > limit || len(statements) > 9 {
 			t.Errorf("%s touches %d pages in %d statements", what, pages, len(statements))
 		}
 	}

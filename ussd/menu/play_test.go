@@ -123,6 +123,14 @@ func (s *stage) directions() map[string]func() {
 		"the consent covers meals only": func() {
 			s.exec(`UPDATE access.consent SET visits = false WHERE child_id = $1`, s.people["Маша"])
 		},
+		"the operator says twice that there is no subscriber 79000000001": func() {
+			s.exec(`INSERT INTO delivery.address (channel, address, refusals, suppressed_at, reason)
+				VALUES ('sms', '79000000001', 2, clock_timestamp(), 'refused')`)
+		},
+		"the mother signs a new form": func() {
+			s.exec(`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)
+				VALUES ($1, $2, true, true, 'Z-2', $3::timestamptz::date, $3)`, s.people["Маша"], s.phones["79000000001"], now)
+		},
 		"the SMS that were sent": func() {},
 	}
 }
