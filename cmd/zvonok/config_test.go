@@ -35,19 +35,23 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		},
 		{
 			"a USSD profile that does not exist", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\nroles = [\"ussd\"]\nussd_profile = \"nokia\"\n",
-			nil, []string{"zvonok.toml", "operator a", "ussd_profile", "plain-its"},
+			nil,
+			[]string{"zvonok.toml", "operator a", "ussd_profile", "plain-its"},
 		},
 		{
 			"a patience that is no time", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\nroles = [\"ussd\"]\nussd_timeout = \"3\"\n",
-			nil, []string{"zvonok.toml", "operator a", "ussd_timeout", "between 10s and 10m"},
+			nil,
+			[]string{"zvonok.toml", "operator a", "ussd_timeout", "between 10s and 10m"},
 		},
 		{
 			"a patience that is too long", "[[ussd.http]]\nname = \"at\"\ntimeout = \"1h\"\n",
-			nil, []string{"zvonok.toml", "ussd.http at", "timeout", "between 10s and 10m"},
+			nil,
+			[]string{"zvonok.toml", "ussd.http at", "timeout", "between 10s and 10m"},
 		},
 		{
 			"more dialogues than there is room for", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\nroles = [\"ussd\"]\nussd_max_open = 1000000\n",
-			nil, []string{"zvonok.toml", "operator a", "ussd_max_open", "100000"},
+			nil,
+			[]string{"zvonok.toml", "operator a", "ussd_max_open", "100000"},
 		},
 		{"a variable that names no setting", "", []string{"ZVONOK_HTTP_LISEN=x"}, []string{"ZVONOK_HTTP_LISEN"}},
 		{"a number that is none", "", []string{"ZVONOK_NOTICE_SMS_PER_DAY=many"}, []string{"ZVONOK_NOTICE_SMS_PER_DAY", "whole number"}},
