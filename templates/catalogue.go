@@ -113,7 +113,8 @@ var catalogue = map[key]entry{
 	"mail_subsidised": {use: useMail, benefits: true},
 	"mail_kcal":       mail("Count"),
 	"mail_lasts":      {use: useMail, variables: []variable{"Count"}, plural: true},
-	"mail_lasts_not":  mail(), "mail_lasts_long": mail("Count"),
+	"mail_lasts_none": mail(), "mail_served": mail(),
+	"mail_lasts_not": mail(), "mail_lasts_long": mail("Count"),
 
 	"label_child": mail(), "label_time": mail(), "label_companion": mail(), "label_note": mail(), "label_sum": mail(),
 	"label_bought": mail(), "label_dishes": mail(), "label_balance": mail(), "label_threshold": mail(),

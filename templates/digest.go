@@ -192,7 +192,7 @@ func (s Style) report(d Digest, c ChildDigest) []row {
 	}
 	rows = append(rows, s.balanceRow(c.Balance))
 	if c.Lasts.Known {
-		rows = append(rows, row{Label: s.label("label_lasts"), Value: s.lasts(c.Lasts.SchoolDays)})
+		rows = append(rows, row{Label: s.label("label_lasts"), Value: s.lasts(c)})
 	}
 	return rows
 }
@@ -201,7 +201,7 @@ func (s Style) report(d Digest, c ChildDigest) []row {
 func (s Style) dayRows(c ChildDigest, day Day) []row {
 	var rows []row
 	for i, v := range day.Visits {
-		r := row{Value: s.fullStay(v), Note: s.company(v)}
+		r := row{Value: s.fullStay(v), Notes: notes(s.company(v))}
 		if i == 0 {
 			r.Label = s.label("label_visits")
 		}
@@ -211,7 +211,7 @@ func (s Style) dayRows(c ChildDigest, day Day) []row {
 		rows = append(rows, row{Label: s.label("label_visits"), Value: s.text("visit_none", nil)})
 	}
 	for _, e := range day.Meals {
-		rows = append(rows, row{Label: capitalised(s.eaten(e)), Value: s.dishesOrSum(e), Note: s.mealNote(c, e)})
+		rows = append(rows, row{Label: capitalised(s.eaten(e)), Value: s.dishesOrSum(e), Notes: notes(s.mealNote(c, e))})
 	}
 	return append(rows, s.also(day)...)
 }
@@ -234,12 +234,13 @@ func (s Style) weekRows(c ChildDigest, day Day) []row {
 		meals = append(meals, text)
 	}
 	r := row{
-		Label: s.weekday(day.Date) + " " + date(day.Date), Value: strings.Join(stays, ", "), Note: strings.Join(meals, "; "),
+		Label: s.weekday(day.Date) + " " + date(day.Date), Value: strings.Join(stays, ", "), Notes: meals,
 	}
 	if c.Covers == MealsOnly {
-		if r.Value, r.Note = r.Note, ""; r.Value == "" {
+		if len(meals) == 0 {
 			return s.also(day)
 		}
+		r.Value, r.Notes = meals[0], meals[1:]
 	}
 	return append([]row{r}, s.also(day)...)
 }
@@ -270,7 +271,7 @@ func (s Style) dishesOrSum(e Eaten) string {
 		return text
 	}
 	if e.Kind == Subsidised {
-		return "✓"
+		return s.text("mail_served", nil)
 	}
 	return s.money(e.Sum)
 }
@@ -302,7 +303,7 @@ func (s Style) fullStay(v Visit) string {
 	if !v.Out.IsZero() {
 		out = s.reported(v.Out, v.OutLate)
 	}
-	return in + " – " + out
+	return in + "\u00a0– " + out
 }
 
 func (s Style) reported(at time.Time, late bool) string {
@@ -325,8 +326,10 @@ func (s Style) company(v Visit) string {
 }
 
 // lasts writes a forecast.
-func (s Style) lasts(days int) string {
-	switch {
+func (s Style) lasts(c ChildDigest) string {
+	switch days := c.Lasts.SchoolDays; {
+	case c.Balance <= 0:
+		return s.text("mail_lasts_none", nil)
 	case days <= 0:
 		return s.text("mail_lasts_not", nil)
 	case days > longForecast:

@@ -4,6 +4,7 @@ import (
 	_ "embed" // mail.html
 	"fmt"
 	"html/template"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -43,7 +44,16 @@ type section struct {
 }
 
 // row is a line of a section. A row without a label continues the one above.
-type row struct{ Label, Value, Note string }
+type row struct {
+	Label, Value string
+	Notes        []string // a line each, below the value
+	Short        bool     // a sum that is below zero
+}
+
+// notes makes the lines below a value; empty ones are left out.
+func notes(lines ...string) []string {
+	return slices.DeleteFunc(lines, func(line string) bool { return line == "" })
+}
 
 //go:embed mail.html
 var mailHTML string
@@ -128,10 +138,7 @@ func (s section) lines() string {
 			label = r.Label + ":"
 		}
 		line := label + strings.Repeat(" ", width-utf8.RuneCountInString(label)) + r.Value
-		if r.Note != "" {
-			line += "; " + r.Note
-		}
-		lines = append(lines, strings.TrimRight(line, " "))
+		lines = append(lines, strings.TrimRight(line+strings.Join(append([]string{""}, r.Notes...), "; "), " "))
 	}
 	return strings.Join(lines, "\n")
 }
@@ -140,7 +147,7 @@ func (s section) lines() string {
 func (s Style) label(k key) string { return s.text(k, nil) }
 
 func (s Style) balanceRow(a money.Amount) row {
-	return row{Label: s.label("label_balance"), Value: s.money(a)}
+	return row{Label: s.label("label_balance"), Value: s.money(a), Short: a < 0}
 }
 
 // names lists names as messages show them.

@@ -270,9 +270,13 @@ func TestAForecastIsInSchoolDays(t *testing.T) {
 		{60, "примерно на 60 учебных дней", "about 60 school days"},
 		{61, "больше чем на 60 учебных дней", "more than 60 school days"},
 	} {
-		if ru, en := russian.lasts(tt.days), english.lasts(tt.days); ru != tt.ru || en != tt.en {
+		c := ChildDigest{Child: masha, Balance: 1, Lasts: Forecast{Known: true, SchoolDays: tt.days}}
+		if ru, en := russian.lasts(c), english.lasts(c); ru != tt.ru || en != tt.en {
 			t.Errorf("%d: %q, %q", tt.days, ru, en)
 		}
+	}
+	if text := russian.lasts(ChildDigest{Lasts: Forecast{Known: true}}); text != "не хватит, пополните счёт" {
+		t.Errorf("of an empty account: %q", text)
 	}
 	unknown := Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{{Child: masha}}}
 	if text := unknown.Mail(RU).Text; strings.Contains(text, "хватит") {

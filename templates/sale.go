@@ -78,7 +78,7 @@ func (a Sale) Mail(l Language) Mail {
 		{Label: s.label("label_time"), Value: s.moment(a.At)},
 	}
 	if text := s.dishes(a.Dishes); text != "" {
-		rows = append(rows, row{Label: s.label(dishes), Value: text, Note: s.kcal(a.Dishes)})
+		rows = append(rows, row{Label: s.label(dishes), Value: text, Notes: notes(s.kcal(a.Dishes))})
 	}
 	switch {
 	case a.Kind != Subsidised:
@@ -124,7 +124,7 @@ func (b Blocked) Mail(l Language) Mail {
 	rows := []row{
 		{Label: s.label("label_child"), Value: b.Child.Short(s)},
 		{Label: s.label("label_time"), Value: s.moment(b.At)},
-		{Label: s.label("label_why"), Value: s.why(b.Why), Note: cleanDish(b.Dish)},
+		{Label: s.label("label_why"), Value: s.why(b.Why), Notes: notes(cleanDish(b.Dish))},
 	}
 	return s.letter(page{
 		subject:  s.text("mail_blocked", values{"Givens": b.Child.first(s)}),
