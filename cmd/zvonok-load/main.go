@@ -36,9 +36,14 @@ import (
 
 	"zvonok/access/reader"
 	"zvonok/cmd/zvonok/city"
+	"zvonok/gateway/smpp"
 	"zvonok/gateway/smpp/smpptest"
 	"zvonok/ledger/pg"
 )
+
+// receiptWindow is how many receipts of a bind may wait for our answer. Operators
+// allow 10 to 50; with fewer, the receipts of such a load come minutes late.
+const receiptWindow = 50
 
 // samePassage is within which the same card in the same direction is one passage, and a second.
 const samePassage = 61 * time.Second
@@ -112,6 +117,7 @@ func run(o options) error {
 	smsc, err := smpptest.Start(smpptest.Config{
 		OperatorConfig: smpptest.OperatorConfig{
 			Seed: 1, Keep: -1, Behaviour: smpptest.Behaviour{ReceiptDelay: time.Second}, Log: log,
+			Session: smpp.SessionConfig{Window: receiptWindow},
 			OnSMS: func(sms smpptest.SMS) {
 				total.Add(1)
 				now := time.Now()

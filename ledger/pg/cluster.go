@@ -550,7 +550,7 @@ func (c *Cluster) clearOrphans(ctx context.Context) error {
 
 // launch starts PostgreSQL and waits until it answers.
 func (c *Cluster) launch(ctx context.Context) error {
-	if err := c.writeSettings(); err != nil {
+	if err := c.writeSettings(ctx); err != nil {
 		return err
 	}
 	startLog, err := os.OpenFile(filepath.Join(c.paths.home, "start.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)

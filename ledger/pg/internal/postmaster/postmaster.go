@@ -304,6 +304,17 @@ func (p Programs) Init(ctx context.Context, account Account, dir string, durable
 	return nil
 }
 
+// Takes reports whether PostgreSQL accepts a value of a setting, which may depend
+// on the libraries that it was built with. It asks the program, on the data
+// directory dir, without starting a server.
+func (p Programs) Takes(ctx context.Context, account Account, dir, setting, value string) bool {
+	cmd := exec.CommandContext(ctx, p.Postgres(), "-D", dir, "-c", setting+"="+value, "-C", setting)
+	cmd.Dir = "/" // the account may not enter ours
+	cmd.Env = Environment()
+	cmd.SysProcAttr = account.Attributes()
+	return cmd.Run() == nil
+}
+
 // Admit rewrites who may log in: over the Unix socket, as Superuser, whoever the
 // kernel says is the account or the process's own user. No password exists that
 // could leak, and a socket whose folder was opened by mistake still admits
