@@ -272,6 +272,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	if err != nil {
 		return nil, fmt.Errorf("set up the job queue: %w", err)
 	}
+	sender.Follow(client)
 
 	// From here on things happen.
 	sender.Start()

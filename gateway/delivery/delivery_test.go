@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type bench struct {
 	receipts *delivery.Receipts
 	desk     *delivery.Desk
 	boxes    []*smpptest.SMSC
+	stopping sync.Once
 }
 
 // setup starts a bench with one operator per behaviour, the first preferred.
@@ -103,6 +105,7 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.sender.Follow(b.client)
 	return b
 }
 
@@ -114,7 +117,12 @@ func (b *bench) start() {
 	if err := b.client.Start(context.Background()); err != nil {
 		b.t.Fatal(err)
 	}
-	b.t.Cleanup(func() {
+	b.t.Cleanup(b.stop)
+}
+
+// stop is an orderly stop of the process.
+func (b *bench) stop() {
+	b.stopping.Do(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		b.sender.Drain()
@@ -325,20 +333,48 @@ func TestWhatADeadProcessWasSendingIsUnknownAndSentOnceMoreIfItIsStillNews(t *te
 	}
 }
 
+// Pain 9: without a link nothing is turned over; with the link everything goes at once.
 func TestAnOperatorThatIsAwayHoldsItsMessagesUnclaimed(t *testing.T) {
 	t.Parallel()
-	b := setup(t, smpptest.Behaviour{RefuseBinds: 1000})
+	b := setup(t, smpptest.Behaviour{RefuseBinds: 1000, RefuseBindStatus: smpp.StatusSystemError})
 	b.enqueue(draft(1), draft(2), draft(3))
 	b.start()
-	b.await("the job to be taken", func() bool {
-		var running int
-		if err := b.pool.QueryRow(t.Context(), `SELECT count(*) FROM river.river_job WHERE state = 'running'`).Scan(&running); err != nil {
-			t.Fatal(err)
-		}
-		return running == 1
-	})
-	if states := b.states(); states[delivery.Queued] != 3 {
-		t.Errorf("without a link the deliveries are %v, want all queued (pain 9)", states)
+	b.await("a bind to be tried twice", func() bool { return b.boxes[0].Binds() >= 2 })
+	var attempts int
+	if err := b.pool.QueryRow(t.Context(), `
+		SELECT coalesce(sum(attempt + (state <> 'available')::int), 0) FROM river.river_job`).Scan(&attempts); err != nil {
+		t.Fatal(err)
+	}
+	if states := b.states(); states[delivery.Queued] != 3 || attempts != 0 {
+		t.Errorf("without a link the deliveries are %v and their job was touched %d times, want all queued and untouched",
+			states, attempts)
+	}
+	b.boxes[0].SetBehaviour(smpptest.Behaviour{})
+	b.awaitDelivered(3)
+}
+
+// Fault row 3: what an orderly stop leaves unsent is found by the next start.
+func TestAStopGivesBackWhatItDidNotSend(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{AnswerDelay: 200 * time.Millisecond}) // a hundred a second
+	drafts := make([]delivery.Draft, 3000)
+	for i := range drafts {
+		drafts[i] = draft(i)
+	}
+	b.enqueue(drafts...)
+	b.start()
+	b.await("the first answers", func() bool { return b.states()[delivery.Queued] < len(drafts) })
+	b.stop()
+	var queued, held int
+	if err := b.pool.QueryRow(t.Context(), `
+		SELECT (SELECT count(*) FROM delivery.delivery WHERE state = 'queued'),
+			(SELECT count(DISTINCT d.id) FROM river.river_job AS j, jsonb_array_elements_text(j.args->'ids') AS id
+			 JOIN delivery.delivery AS d ON d.id = id::bigint AND d.state = 'queued'
+			 WHERE j.kind = 'sms' AND j.state IN ('available', 'scheduled', 'retryable'))`).Scan(&queued, &held); err != nil {
+		t.Fatal(err)
+	}
+	if queued == 0 || held != queued {
+		t.Errorf("after the stop %d messages are queued and jobs hold %d of them", queued, held)
 	}
 }
 

@@ -33,8 +33,11 @@ type pump struct {
 	mu      sync.Mutex
 	tickets ticketHeap
 	flying  map[ID]struct{} // claimed by this pump, outcome not written yet
-	closed  bool
+	closed  bool            // takes no jobs: the process stops ...
+	away    bool            // ... or the operator is not bound here
 	wake    chan struct{}
+
+	linkChanged chan struct{} // holds a token when the operator's link came or went
 }
 
 // ticket is the part of a River job that is still to be done.
@@ -44,6 +47,7 @@ type ticket struct {
 	priority carrier.Priority
 	serial   int64 // the job's id: first come, first served inside a priority
 	flying   int   // claimed, outcome not written yet
+	back     int   // given back unclaimed: the job has to come again for them
 	index    int   // in the heap, -1 when not there
 	done     chan struct{}
 }
@@ -82,15 +86,15 @@ func (p *pump) work(ctx context.Context, patience time.Duration, t *ticket) (giv
 	defer timer.Stop()
 	select {
 	case <-t.done:
-		return 0
 	case <-ctx.Done():
+		p.withdraw(t)
 	case <-timer.C:
+		p.withdraw(t)
 	}
-	givenBack = p.withdraw(t)
 	// What is claimed belongs to this job until its outcome is written: a
 	// running job is how a successor finds the rows of a process that died.
 	<-t.done
-	return givenBack
+	return t.back
 }
 
 func (p *pump) add(t *ticket) bool {
@@ -98,7 +102,7 @@ func (p *pump) add(t *ticket) bool {
 	t.index = -1
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	if p.closed || p.away {
 		return false
 	}
 	if len(t.ids) == 0 {
@@ -110,34 +114,53 @@ func (p *pump) add(t *ticket) bool {
 	return true
 }
 
-// withdraw takes the unclaimed ids of t back.
-func (p *pump) withdraw(t *ticket) int {
+// withdraw gives the unclaimed ids of t back.
+func (p *pump) withdraw(t *ticket) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if t.index < 0 {
-		return 0
+	if t.index >= 0 {
+		heap.Remove(&p.tickets, t.index)
+		t.giveBack()
 	}
-	n := len(t.ids)
-	heap.Remove(&p.tickets, t.index)
+}
+
+// giveBack leaves the unclaimed ids to a later run of the job. The pump's lock
+// is held and the ticket is in no heap.
+func (t *ticket) giveBack() {
+	t.back += len(t.ids)
 	t.ids = nil
 	if t.flying == 0 {
 		close(t.done)
 	}
-	return n
 }
 
-// drain makes every job give back what it has not claimed, and refuses new ones.
-// The job's id list is emptied: withdraw finds nothing more to take.
+// drain makes every job give back what it has not claimed, and refuses new ones
+// for good.
 func (p *pump) drain() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.giveAllBack()
+}
+
+// leave does the same until [pump.come].
+func (p *pump) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = true
+	p.giveAllBack()
+}
+
+// come takes jobs again.
+func (p *pump) come() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.away = false
+}
+
+func (p *pump) giveAllBack() {
 	for p.tickets.Len() > 0 {
-		t := heap.Pop(&p.tickets).(*ticket)
-		t.ids = nil
-		if t.flying == 0 {
-			close(t.done)
-		}
+		heap.Pop(&p.tickets).(*ticket).giveBack()
 	}
 }
 
@@ -286,7 +309,8 @@ func (p *pump) giveBack(ctx context.Context, claims []claim) {
 	for _, c := range claims {
 		delete(p.flying, c.key.id)
 		c.ticket.flying--
-		if p.closed {
+		if p.closed || p.away {
+			c.ticket.back++
 			if c.ticket.flying == 0 && c.ticket.index < 0 {
 				close(c.ticket.done)
 			}

@@ -35,7 +35,8 @@ const smsCooldown = 25 * time.Millisecond
 const bulkJobs = 2
 
 // SMSQueue is the queue of an operator's live messages, BulkSMSQueue that of
-// its digests. River allows letters, digits, '-' and '_' in a queue's name.
+// its digests. River allows small letters, digits, and single '-' and '_' between
+// them in a queue's name.
 func SMSQueue(operator string) string { return "sms_" + queueName(operator) }
 
 // BulkSMSQueue is the queue of an operator's digests.
@@ -70,12 +71,10 @@ func queueOf(channel subscription.Channel, operator string, priority carrier.Pri
 }
 
 func queueName(operator string) string {
-	return strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' {
-			return r
-		}
-		return '_'
-	}, operator)
+	words := strings.FieldsFunc(strings.ToLower(operator), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	})
+	return strings.Join(words, "_")
 }
 
 // SMSArgs sends messages of one operator that were stored together.
@@ -106,9 +105,12 @@ type Sender struct {
 	now     func() time.Time
 	pumps   map[string]*pump
 	settler *settler
+	client  *river.Client[pgx.Tx] // works on the operators' queues; see Follow
 
-	stop    context.CancelFunc
-	running sync.WaitGroup
+	stop      context.CancelFunc
+	running   sync.WaitGroup
+	unfollow  context.CancelFunc
+	following sync.WaitGroup
 }
 
 // SenderConfig is what a Sender needs.
@@ -137,7 +139,8 @@ func NewSender(c SenderConfig) *Sender {
 	for _, operator := range c.Operators {
 		s.pumps[operator] = &pump{
 			operator: operator, pool: c.Pool, exchange: c.Exchange, settler: s.settler, log: c.Log, now: c.Now,
-			sender: c.Process, flying: map[ID]struct{}{}, wake: make(chan struct{}, 1),
+			sender: c.Process, flying: map[ID]struct{}{}, wake: make(chan struct{}, 1), away: true,
+			linkChanged: make(chan struct{}, 1),
 		}
 	}
 	return s
@@ -148,14 +151,19 @@ func (s *Sender) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	go s.settler.run()
+	following, unfollow := context.WithCancel(context.Background())
+	s.unfollow = unfollow
 	for _, p := range s.pumps {
 		s.running.Go(func() { p.run(ctx) })
+		s.following.Go(func() { s.follow(following, p) })
 	}
 }
 
 // Drain makes every job give back what is not claimed yet, so that River's soft
 // stop waits only for what is in flight.
 func (s *Sender) Drain() {
+	s.unfollow()
+	s.following.Wait()
 	for _, p := range s.pumps {
 		p.drain()
 	}
@@ -170,10 +178,19 @@ func (s *Sender) Stop() {
 	<-s.settler.done
 }
 
-// LinkChanged wakes an operator's pump; it is the carrier's callback.
+// LinkChanged wakes an operator's pump, and whoever follows its link; it is the
+// carrier's callback.
 func (s *Sender) LinkChanged(operator string, up bool) {
-	if p, ok := s.pumps[operator]; ok && up {
+	p, ok := s.pumps[operator]
+	if !ok {
+		return
+	}
+	if up {
 		p.nudge()
+	}
+	select {
+	case p.linkChanged <- struct{}{}:
+	default:
 	}
 }
 
@@ -192,17 +209,10 @@ func (s *Sender) Register(workers *river.Workers) {
 	river.AddWorker(workers, &fallbackWorker{sender: s})
 }
 
-// Queues are the River queues the Sender works on, with the limits that suit
-// each: a job of an operator only waits for its pump, so many may wait at once.
+// Queues are the River queues the Sender always works on. Those of the operators
+// come and go with their links, see [Sender.Follow].
 func (s *Sender) Queues() map[string]river.QueueConfig {
-	queues := map[string]river.QueueConfig{
-		ResolveQueue: {MaxWorkers: 4},
-	}
-	for operator := range s.pumps {
-		queues[SMSQueue(operator)] = river.QueueConfig{MaxWorkers: 100, FetchCooldown: smsCooldown}
-		queues[BulkSMSQueue(operator)] = river.QueueConfig{MaxWorkers: bulkJobs}
-	}
-	return queues
+	return map[string]river.QueueConfig{ResolveQueue: {MaxWorkers: 4}}
 }
 
 // smsWorker lets the operator's pump send the messages of a job.
