@@ -29,6 +29,7 @@ import (
 	"zvonok/access/reader/apidoc"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
+	"zvonok/gateway/lease"
 	"zvonok/gateway/notice"
 	"zvonok/gateway/push"
 	"zvonok/gateway/smpp"
@@ -128,11 +129,11 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	if _, err := pg.EnsureMonths(ctx, pool, now()); err != nil {
 		return nil, err
 	}
-	presence, err := announce(ctx, name, a.url, log)
+	leases, err := lease.Open(ctx, lease.Config{URL: a.url, Process: name, Log: log.With("part", "leases"), Metrics: a.registry})
 	if err != nil {
 		return nil, err
 	}
-	a.stops.add("presence", func(context.Context) error { presence.withdraw(); return nil })
+	a.stops.add("leases", func(context.Context) error { leases.Close(); return nil })
 
 	// The jobs: one client inserts, the other works, because the workers need
 	// the parts that insert.
@@ -157,12 +158,16 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		replies  *notice.Replier
 	)
 	a.exchange, err = carrier.New(carrier.Config{
-		Operators:   operators,
-		Receipts:    func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
-		Messages:    func(ctx context.Context, batch []carrier.MO) error { return replies.Take(ctx, batch) },
-		Dial:        func(d carrier.Dial) { dialogue.Dial(d) },
-		LinkChanged: func(operator string, up bool) { sender.LinkChanged(operator, up) },
-		Late:        func(r carrier.Result) { sender.Late(r) },
+		Operators: operators,
+		Leases:    leases,
+		Receipts:  func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
+		Messages:  func(ctx context.Context, batch []carrier.MO) error { return replies.Take(ctx, batch) },
+		Dial:      func(d carrier.Dial) { dialogue.Dial(d) },
+		LinkChanged: func(operator string, up bool) {
+			leases.Linked(operator, up)
+			sender.LinkChanged(operator, up)
+		},
+		Late: func(r carrier.Result) { sender.Late(r) },
 		Alarm: func(alarm carrier.Alarm) {
 			log.Warn("operator", "operator", alarm.Operator, "alarm", alarm.Text)
 		},

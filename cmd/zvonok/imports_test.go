@@ -26,7 +26,8 @@ var narrower = map[string][]string{
 	"access/phone":            {},
 	"gateway/smpp":            {},
 	"gateway/smpp/smpptest":   {"gateway/smpp", "templates/gsm"},
-	"gateway/carrier":         {"gateway/smpp", "access/phone", "templates/gsm"},
+	"gateway/lease":           {},
+	"gateway/carrier":         {"gateway/lease", "gateway/smpp", "access/phone", "templates/gsm"},
 	"gateway/email":           {},
 	"gateway/email/emailtest": {},
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,27 +14,14 @@ import (
 	"github.com/riverqueue/river"
 
 	"zvonok/gateway/delivery"
+	"zvonok/gateway/lease"
 )
 
 // Limits of the watch over processes.
 const (
-	presenceRetry  = time.Second     // how soon a lost lock is taken again
 	rescueInterval = 3 * time.Second // how often dead processes are looked for
 	rescueTimeout  = 30 * time.Second
 )
-
-// presence shows the other processes on the database that this one lives: a
-// session advisory lock under its name, held by a connection of its own. The
-// lock ends with the process, whatever ends it, and nothing has to be written
-// or cleaned up.
-type presence struct {
-	name string
-	url  string
-	log  *slog.Logger
-
-	stop context.CancelFunc
-	done sync.WaitGroup
-}
 
 // processName is unlike that of any other process, past or present.
 func processName() string {
@@ -46,64 +32,6 @@ func processName() string {
 	var random [6]byte
 	rand.Read(random[:]) // never fails (crypto/rand)
 	return fmt.Sprintf("zvonok-%.40s-%d-%s", host, os.Getpid(), hex.EncodeToString(random[:]))
-}
-
-// presenceKey is the lock of a process's name, in SQL.
-const presenceKey = `hashtextextended('zvonok process ' || $1, 0)`
-
-// announce takes the lock and keeps it until [presence.withdraw].
-func announce(ctx context.Context, name, url string, log *slog.Logger) (*presence, error) {
-	p := &presence{name: name, url: url, log: log}
-	conn, err := p.lock(ctx)
-	if err != nil {
-		return nil, err
-	}
-	background, stop := context.WithCancel(context.Background())
-	p.stop = stop
-	p.done.Go(func() { p.keep(background, conn) })
-	return p, nil
-}
-
-func (p *presence) lock(ctx context.Context) (*pgx.Conn, error) {
-	conn, err := pgx.Connect(ctx, p.url)
-	if err != nil {
-		return nil, fmt.Errorf("announce the process: %w", err)
-	}
-	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock(`+presenceKey+`)`, p.name); err != nil {
-		conn.Close(ctx)
-		return nil, fmt.Errorf("announce the process: %w", err)
-	}
-	return conn, nil
-}
-
-// keep waits on the connection; when the database goes away it locks again as
-// soon as it is back, before anybody looks for the dead.
-func (p *presence) keep(ctx context.Context, conn *pgx.Conn) {
-	for ctx.Err() == nil {
-		// Nothing is ever notified: this returns when the connection breaks.
-		_, err := conn.WaitForNotification(ctx)
-		if err == nil {
-			continue
-		}
-		conn.Close(context.Background())
-		for ctx.Err() == nil {
-			if conn, err = p.lock(ctx); err == nil {
-				break
-			}
-			select {
-			case <-ctx.Done():
-			case <-time.After(presenceRetry):
-			}
-		}
-	}
-	if conn != nil {
-		conn.Close(context.Background())
-	}
-}
-
-func (p *presence) withdraw() {
-	p.stop()
-	p.done.Wait()
 }
 
 // rescuer gives back what dead processes left running.
@@ -147,12 +75,9 @@ func (r *rescuer) look(ctx context.Context) error {
 	}
 	for _, name := range names {
 		err := pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
-			var dead bool
-			if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock(`+presenceKey+`)`, name).Scan(&dead); err != nil {
-				return fmt.Errorf("ask after %s: %w", name, err)
-			}
-			if !dead {
-				return nil
+			dead, err := lease.Dead(ctx, tx, name)
+			if err != nil || !dead {
+				return err
 			}
 			unknown, err := delivery.TakeOver(ctx, tx, r.river, name, r.now())
 			if err != nil {

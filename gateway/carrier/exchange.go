@@ -45,6 +45,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"zvonok/access/phone"
+	"zvonok/gateway/lease"
 	"zvonok/gateway/smpp"
 )
 
@@ -52,6 +53,10 @@ import (
 // Receipts or Messages tells operators to keep what they bring.
 type Config struct {
 	Operators []OperatorConfig
+
+	// Leases says which binds of client operators this process may make, when several processes work on one database.
+	// Nil means that it is alone.
+	Leases *lease.Keeper
 
 	// Receipts stores receipts. They are acknowledged to the operators when it returns nil; after an error the
 	// operators bring them again. It is called by a few goroutines at once and its context ends after 10 s.
@@ -184,8 +189,8 @@ func (o *operator) start(binds context.Context) {
 	}
 	o.tasks.Go(func() { o.housekeep(o.x.ctx) })
 	if o.cfg.Mode == Client {
-		for slot, t := range o.cfg.bindTypes() {
-			o.tasks.Go(func() { o.keepBound(binds, slot, t) })
+		for bind := range o.cfg.Binds {
+			o.tasks.Go(func() { o.keepLeased(binds, bind) })
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"zvonok/gateway/lease"
 	"zvonok/gateway/smpp"
 )
 
@@ -15,7 +16,8 @@ import (
 type link struct {
 	id      Link
 	session *smpp.Session
-	sends   bool // it can carry what we send
+	lease   *lease.Lease // of its bind; nil when the process is alone, and for our server's sessions
+	sends   bool         // it can carry what we send
 	wakeup  chan struct{}
 
 	// The rest is covered by the operator's lock.
@@ -54,21 +56,90 @@ func (c OperatorConfig) bindTypes() []smpp.BindType {
 	return types
 }
 
+// keepLeased keeps one bind of a client operator, or pair of binds, bound whenever this process may have it, until ctx
+// ends.
+func (o *operator) keepLeased(ctx context.Context, bind int) {
+	for {
+		held, err := o.x.cfg.Leases.Acquire(ctx, o.cfg.Name, bind, o.cfg.Binds)
+		if err != nil {
+			return
+		}
+		o.share(+1)
+		during, cancel := context.WithCancel(ctx)
+		var slots sync.WaitGroup
+		slots.Go(func() {
+			select {
+			case <-held.Ended():
+				cancel()
+				o.giveUp(held)
+			case <-during.Done():
+			}
+		})
+		per := 1
+		if o.cfg.Pair {
+			per = 2
+		}
+		var bound sync.WaitGroup
+		for slot := bind * per; slot < (bind+1)*per; slot++ {
+			bound.Go(func() { o.keepBound(during, slot, o.cfg.bindTypes()[slot], held) })
+		}
+		bound.Wait()
+		cancel()
+		slots.Wait()
+		o.share(-1)
+		held.Release()
+	}
+}
+
+// share takes note that this process has one bind more or less, and so of how much of the operator's rate is its own.
+func (o *operator) share(more int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.leased += more
+	if o.x.cfg.Leases != nil && o.leased > 0 {
+		o.pace.configure(o.cfg.Rate*float64(o.leased)/float64(o.cfg.Binds), o.x.now())
+	}
+}
+
+// giveUp closes the sessions of a lease that has ended: politely when another process is to have the bind, at once when
+// it may have it already.
+func (o *operator) giveUp(held *lease.Lease) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, l := range o.links {
+		switch {
+		case l.lease != held:
+		case held.Lost():
+			l.closing = true
+			l.session.Kill(lease.ErrEnded)
+		default:
+			o.retire(l, "another process is to have the bind")
+		}
+	}
+	o.linkChanged()
+}
+
 // keepBound keeps one slot of a client operator bound until ctx ends.
-func (o *operator) keepBound(ctx context.Context, slot int, t smpp.BindType) {
+func (o *operator) keepBound(ctx context.Context, slot int, t smpp.BindType, held *lease.Lease) {
 	failures := 0 // of this slot in a row, refused binds apart
 	for ctx.Err() == nil {
 		if !o.mayBind(ctx, slot) {
 			return
 		}
 		l := o.newLink()
+		l.lease = held
 		session, err := smpp.Dial(ctx, o.clientConfig(t, l))
 		if err != nil {
 			if ctx.Err() != nil {
 				return
 			}
 			failures++
-			o.rest(ctx, o.bindFailed(slot, failures, err))
+			wait := o.bindFailed(slot, failures, err)
+			var refused *smpp.BindError
+			if failures >= yieldAfter && !errors.As(err, &refused) && held.Yield(yieldPause) {
+				o.log.Warn("the operator cannot be reached from here: another process may have the bind", "slot", slot)
+			}
+			o.rest(ctx, wait)
 			continue
 		}
 		since := o.x.now()
@@ -98,6 +169,7 @@ func (o *operator) clientConfig(t smpp.BindType, l *link) smpp.ClientConfig {
 			EnquireInterval: o.cfg.EnquireInterval,
 			EnquireTimeout:  o.cfg.EnquireTimeout,
 			Handle:          func(in *smpp.Inbound) { o.handle(l.id, in) },
+			Fence:           l.lease.Valid,
 			Late:            lateTicket,
 			Inspect:         o.inspect,
 		},
@@ -198,10 +270,16 @@ func (o *operator) lead(l *link, session *smpp.Session) {
 	o.forget(l)
 }
 
-// attach makes a session one of the operator's links; it does not when the operator is being stopped.
+// attach makes a session one of the operator's links; it does not when the operator is being stopped or the bind is to be
+// another process's.
 func (o *operator) attach(l *link, session *smpp.Session) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	select {
+	case <-l.lease.Ended(): // in the same moment
+		return false
+	default:
+	}
 	if o.draining {
 		return false
 	}
@@ -227,18 +305,19 @@ func (o *operator) forget(l *link) {
 	delete(o.links, l.id)
 	o.x.metrics.linksLost.WithLabelValues(o.cfg.Name).Inc()
 	o.log.Info("link ended", "link", uint64(l.id), "cause", l.session.Err())
-	for _, cause := range []error{smpp.ErrStuck, smpp.ErrDead, smpp.ErrNacked, smpp.ErrFlood, smpp.ErrDeaf} {
+	for _, cause := range []error{smpp.ErrFenced, smpp.ErrStuck, smpp.ErrDead, smpp.ErrNacked, smpp.ErrFlood, smpp.ErrDeaf} {
 		if errors.Is(l.session.Err(), cause) {
 			o.alarm(Alarm{Reason: cause.Error(), Class: Rebind}, o.x.now())
 		}
 	}
 }
 
-// linkChanged tells when the first link that can send comes and when the last one goes. o.mu is held.
+// linkChanged tells when the first link that can send comes and when the last one goes. A link whose lease is in doubt
+// cannot send: the process was asleep, or the database is away. o.mu is held.
 func (o *operator) linkChanged() {
 	up := false
 	for _, l := range o.links {
-		up = up || l.sends && !l.closing
+		up = up || l.sends && !l.closing && l.lease.Valid()
 	}
 	if up == o.unbound.IsZero() {
 		return

@@ -18,6 +18,9 @@ const (
 	notBoundRetry = 5 * time.Second        // RetryAfter of what is given back
 	stableBind    = 30 * time.Second       // a session that lived this long was a good one: the backoff begins anew
 	housekeeping  = 100 * time.Millisecond // between looks at deadlines and delayed parts
+	leasePoll     = 100 * time.Millisecond // between looks whether a lease in doubt holds again
+	yieldAfter    = 3                      // connections in a row that failed, before another process may try
+	yieldPause    = 15 * time.Second       // before this one does again
 	retireTimeout = 10 * time.Second       // for outstanding answers of a session that is given up
 )
 
@@ -50,6 +53,7 @@ type operator struct {
 	settling  int           // those of them that have a result
 	room      chan struct{} // closed when taken falls; nil while nobody waits
 	draining  bool
+	leased    int                  // binds that this process may have
 	unbound   time.Time            // since when no session can send; zero while one can
 	alarms    map[string]time.Time // by reason
 	blocked   limits
@@ -292,6 +296,9 @@ func (o *operator) housekeep(ctx context.Context) {
 			o.finish(m, stale, now)
 		}
 		o.bringBack(now)
+		if o.x.cfg.Leases != nil {
+			o.linkChanged()
+		}
 		if o.away(now) {
 			// Only this operator can send what is left of a message of which it has a part.
 			keep := func(m *message) bool { return m.started() && now.Sub(m.entered) < partPatience }

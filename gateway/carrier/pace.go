@@ -71,6 +71,19 @@ func newPace(rate float64, now time.Time) *pace {
 	return p
 }
 
+// configure sets another rate: this process's share of it has changed. What was found out about the operator's own
+// limit changes with it.
+func (p *pace) configure(rate float64, now time.Time) {
+	if rate == p.configured {
+		return
+	}
+	p.advance(now)
+	by := rate / p.configured
+	p.configured, p.rate = rate, max(min(slowestRate, rate), p.rate*by)
+	p.goal, p.proven, p.gain = p.goal*by, p.proven*by, max(climb, p.gain*by)
+	p.tokens = min(p.tokens, p.capacity())
+}
+
 // capacity is how many tokens an idle link saves up. It is small: an operator that counts the parts of each second
 // would take a larger burst for a violation.
 func (p *pace) capacity() float64 { return max(1, p.rate*burst.Seconds()) }

@@ -68,6 +68,7 @@ type Status struct {
 	Operator        string
 	Mode            Mode
 	BindsUp, Binds  int // sessions
+	BindsElsewhere  int // of Binds, those that other processes may have
 	WindowUsed      int // parts awaiting their answer
 	Window          int // of all sessions that are up
 	Rate            float64
@@ -110,8 +111,12 @@ func (o *operator) statusLocked(now time.Time) Status {
 		Queue: o.queue.len + len(o.delayed), MessageID: o.reader.ids.Mode(), Concatenation: o.form.method,
 		CircuitOpen: o.circuit.open(now), LastBindFailure: o.bindError,
 	}
+	if o.x.cfg.Leases != nil && o.cfg.Mode == Client {
+		s.BindsElsewhere = o.cfg.Binds - o.leased
+	}
 	if o.cfg.Pair {
 		s.Binds *= 2
+		s.BindsElsewhere *= 2
 	}
 	if o.pace.paused(now) {
 		s.PausedUntil = o.pace.pausedUntil
@@ -187,6 +192,14 @@ func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
 	switch {
 	case o.draining:
 		say(LimitOperator, "stopping")
+	case !o.unbound.IsZero() && s.BindsElsewhere == s.Binds:
+		where := "no process is bound yet"
+		if o.x.cfg.Leases.AnyLinked(o.cfg.Name) {
+			where = "another process is bound and sends"
+		}
+		say(LimitOperator, "standing by: %s", where)
+	case !o.unbound.IsZero() && s.BindsUp > 0 && o.x.cfg.Leases != nil:
+		say(LimitDatabase, "the lease of the bind is in doubt: the database does not answer")
 	case !o.unbound.IsZero():
 		reason := "connecting"
 		if s.LastBindFailure != "" {

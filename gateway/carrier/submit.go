@@ -20,7 +20,11 @@ func (o *operator) next(l *link) *message {
 		}
 		now := o.x.now()
 		o.waited(l, now)
-		m, wait, why := o.pick(l, now)
+		var m *message
+		wait, why := leasePoll, LimitDatabase
+		if l.lease.Valid() {
+			m, wait, why = o.pick(l, now)
+		}
 		l.idle, l.why, l.since = m == nil, why, now
 		o.mu.Unlock()
 		if m != nil {

@@ -212,6 +212,7 @@ func (s *Session) enqueueRequest(r request, p PDU) (uint32, error) {
 	}
 	s.pending[sequence] = r
 	if !r.internal {
+		s.fenced = true
 		s.inFlight++
 		s.n.submitted++
 		if r.windowed {

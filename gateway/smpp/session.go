@@ -66,6 +66,9 @@ var (
 	// ErrNacked means that the peer answered with a generic_nack without a
 	// sequence number: it could not read what we sent.
 	ErrNacked = errors.New("peer cannot read our stream")
+	// ErrFenced means that [SessionConfig.Fence] forbade to write what had been
+	// submitted.
+	ErrFenced = errors.New("the right to send has ended")
 	// ErrTimeout is the cause of an unknown outcome: no answer in time.
 	ErrTimeout = errors.New("no answer in time")
 )
@@ -117,6 +120,12 @@ type SessionConfig struct {
 	// session ends with [ErrStuck], twice the window by default. Negative means
 	// never.
 	StuckAfter int
+
+	// Fence, if not nil, is asked right before requests of ours are handed to the
+	// socket whether they still may be. If not, the session ends with [ErrFenced]
+	// and they count as never written. It is called by one goroutine and must be
+	// quick.
+	Fence func() bool
 
 	// Handle gets the requests of the peer that could be decoded, in the order
 	// they came: *Message, *Query, *Cancel, *Replace and *AlertNotification. It
@@ -225,6 +234,7 @@ type Session struct {
 	changed   chan struct{}
 	room      chan struct{} // closed when the writer has taken the queue; nil if nobody waits
 	out       []byte        // encoded PDUs waiting for the writer
+	fenced    bool          // requests of our callers are among them
 	queued    int64         // octets ever queued: where in the stream the next PDU starts
 	sequence  uint32
 	pending   map[uint32]request

@@ -18,9 +18,13 @@ func (s *Session) signalWriter() {
 func (s *Session) write() {
 	var spare []byte
 	for {
-		batch, ok := s.takeQueue(spare)
+		batch, fenced, ok := s.takeQueue(spare)
 		if !ok {
 			break
+		}
+		if fenced && s.cfg.Fence != nil && !s.cfg.Fence() {
+			s.fail(ErrFenced)
+			return
 		}
 		if err := s.conn.SetWriteDeadline(time.Now().Add(s.cfg.WriteTimeout)); err != nil {
 			s.fail(fmt.Errorf("set write deadline: %w", err))
@@ -40,28 +44,30 @@ func (s *Session) write() {
 	s.linger()
 }
 
-// takeQueue waits for octets to write. It is not ok when there will be none.
-func (s *Session) takeQueue(spare []byte) (batch []byte, ok bool) {
+// takeQueue waits for octets to write, and says whether requests that the fence
+// guards are among them. It is not ok when there will be none.
+func (s *Session) takeQueue(spare []byte) (batch []byte, fenced, ok bool) {
 	for {
 		s.mu.Lock()
 		if len(s.out) > 0 {
 			batch, s.out = s.out, spare[:0]
+			fenced, s.fenced = s.fenced, false
 			if s.room != nil {
 				close(s.room)
 				s.room = nil
 			}
 			s.mu.Unlock()
-			return batch, true
+			return batch, fenced, true
 		}
 		finishing := s.state == stateFinishing
 		s.mu.Unlock()
 		if finishing {
-			return nil, false
+			return nil, false, false
 		}
 		select {
 		case <-s.wake:
 		case <-s.dead:
-			return nil, false
+			return nil, false, false
 		}
 	}
 }
