@@ -110,6 +110,7 @@ func (t *Teller) readDiary(ctx context.Context, tx pgx.Tx, run digestRun, list [
 	for _, read := range []func() error{
 		func() error { return d.readVisits(ctx, tx, run, children, byChild) },
 		func() error { return d.readSchoolDays(ctx, tx, run, children, byChild) },
+		func() error { return d.readPace(ctx, tx, run, children) },
 		func() error { return d.readMeals(ctx, tx, run, children, byChild) },
 		func() error { return d.readTopUps(ctx, tx, run, children, byChild) },
 		func() error { return d.readBlocked(ctx, tx, run, children, byChild) },
@@ -226,18 +227,38 @@ type menuKey struct {
 	meal string
 }
 
-// readMeals reads what was eaten, and the spending of the last two weeks. A meal
-// whose till did not say what it was of consists of the day's menu.
+// readPace sums up what each child's account has paid for food in the last two
+// weeks.
+func (d *diary) readPace(ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID) error {
+	rows, err := tx.Query(ctx, `
+		SELECT s.person_id, sum(s.total)::bigint
+		FROM unnest($1::bigint[]) AS child (id)
+		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2 AND $3 AND s.reversed_by IS NULL
+			AND s.balance IS NOT NULL
+		GROUP BY s.person_id`, children, run.day.AddDate(0, 0, 1-paceDays), run.day)
+	if err != nil {
+		return fmt.Errorf("sum up the spending: %w", err)
+	}
+	var (
+		child ledger.PersonID
+		sum   money.Amount
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&child, &sum}, func() error { d.spent[child] = sum; return nil }); err != nil {
+		return fmt.Errorf("sum up the spending: %w", err)
+	}
+	return nil
+}
+
+// readMeals reads what was eaten on the days. A meal whose till did not say what
+// it was of consists of the day's menu.
 func (d *diary) readMeals(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
-	paceFrom := run.day.AddDate(0, 0, 1-paceDays)
 	rows, err := tx.Query(ctx, `
-		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL,
-			CASE WHEN s.day >= $3 THEN s.items END
+		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items
 		FROM unnest($1::bigint[]) AS child (id)
-		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2 AND $4 AND s.reversed_by IS NULL
-		ORDER BY s.person_id, s.at, s.event_id`, children, paceFrom, run.first(), run.day)
+		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2 AND $3 AND s.reversed_by IS NULL
+		ORDER BY s.person_id, s.at, s.event_id`, children, run.first(), run.day)
 	if err != nil {
 		return fmt.Errorf("read meals: %w", err)
 	}
@@ -273,12 +294,6 @@ func (d *diary) readMeals(
 		return err
 	}
 	for _, s := range sales {
-		if s.own {
-			d.spent[s.child] += s.total
-		}
-		if !run.within(s.key.day) {
-			continue
-		}
 		page := d.page(s.child, s.key.day)
 		eaten := templates.Eaten{Kind: templates.Kind(s.kind), Meal: templates.Meal(s.key.meal)}
 		if s.own {

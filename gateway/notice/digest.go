@@ -45,6 +45,14 @@ const (
 	weekly = digestKind(subscription.Week)
 )
 
+// literal writes a kind into a statement.
+func (k digestKind) literal() string {
+	if k == weekly {
+		return "'week'"
+	}
+	return "'day'"
+}
+
 // RunDigests makes the digests that are due and returns when none is left. It is
 // to be called every minute by every process. Recipients are composed in batches,
 // a transaction each, which begins by taking the row of the run: two processes
@@ -168,10 +176,12 @@ func (t *Teller) digestBatch(ctx context.Context) (more bool, err error) {
 // recipients are the next ones who want such a digest, or whose phone has had
 // its number of messages today: the notice that said so promised the digest.
 func recipients(ctx context.Context, tx pgx.Tx, run digestRun) ([]access.RepresentativeID, error) {
+	// The mode stands in the statement, so that the index of digests is known to
+	// hold all of its rows.
 	rows, err := tx.Query(ctx, `
 		SELECT representative_id FROM (
 			(SELECT DISTINCT representative_id FROM subscription.subscription
-			 WHERE mode = $1 AND representative_id > $2 ORDER BY representative_id LIMIT $3)
+			 WHERE mode = `+run.kind.literal()+` AND representative_id > $2 ORDER BY representative_id LIMIT $3)
 			UNION
 			(SELECT DISTINCT representative_id FROM notice.notice
 			 WHERE verdict = 'capped' AND representative_id > $2 AND $1 = 'day' AND decided_at > $4 AND decided_at <= $5
@@ -252,7 +262,7 @@ func (t *Teller) listChildren(
 	rows, err := tx.Query(ctx, `
 		WITH wanted AS (
 			SELECT DISTINCT representative_id, child_id, channel FROM subscription.subscription
-			WHERE representative_id = ANY ($1) AND mode = $2
+			WHERE representative_id = ANY ($1) AND mode = `+run.kind.literal()+`
 			UNION
 			SELECT DISTINCT representative_id, child_id, '' FROM notice.notice
 			WHERE representative_id = ANY ($1) AND verdict = 'capped' AND $2 = 'day' AND decided_at > $3 AND decided_at <= $4

@@ -22,6 +22,11 @@ CREATE TABLE subscription.subscription (
 -- What one recipient wants: the settings page, and digests by recipient.
 CREATE INDEX subscription_representative ON subscription.subscription (representative_id, child_id);
 
+-- Who wants digests: few, among all who want news at once, and asked batch by
+-- batch in the order of recipients.
+CREATE INDEX subscription_digest ON subscription.subscription (mode, representative_id, child_id, channel)
+    WHERE mode IN ('day', 'week');
+
 -- The pairs whose wishes the recipient has chosen in the cabinet. Imports leave
 -- them as they are, also when nothing is wanted any more.
 CREATE TABLE subscription.choice (
