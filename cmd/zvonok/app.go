@@ -24,7 +24,6 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"zvonok/access/door"
-	"zvonok/access/phone"
 	"zvonok/access/reader"
 	"zvonok/access/reader/apidoc"
 	"zvonok/gateway/carrier"
@@ -32,6 +31,7 @@ import (
 	"zvonok/gateway/lease"
 	"zvonok/gateway/notice"
 	"zvonok/gateway/push"
+	"zvonok/gateway/routing"
 	"zvonok/gateway/smpp"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
@@ -156,6 +156,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		receipts *delivery.Receipts
 		dialogue *ussd.Server
 		replies  *notice.Replier
+		memory   *routing.Memory
 	)
 	a.exchange, err = carrier.New(carrier.Config{
 		Operators: operators,
@@ -167,7 +168,8 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			leases.Linked(operator, up)
 			sender.LinkChanged(operator, up)
 		},
-		Late: func(r carrier.Result) { sender.Late(r) },
+		Late:   func(r carrier.Result) { sender.Late(r) },
+		Ported: func(p carrier.Ported) { memory.Learn(p) },
 		Alarm: func(alarm carrier.Alarm) {
 			log.Warn("operator", "operator", alarm.Operator, "alarm", alarm.Text)
 		},
@@ -180,15 +182,17 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	if err != nil {
 		return nil, err
 	}
+	memory = routing.New(routing.Config{Pool: pool, Exchange: a.exchange, Log: log.With("part", "routing"), Now: now})
+	if err := memory.Sync(ctx); err != nil {
+		return nil, err
+	}
 	desk := delivery.NewDesk(a.jobs, a.exchange.Route)
 	receipts = delivery.NewReceipts(delivery.ReceiptsConfig{
 		Pool: pool, Desk: desk, Metrics: deliveryMetrics, Now: now, Learn: a.exchange.Learn,
-		Delivered: func(operator, address string, within bool) {
-			a.exchange.Delivered(operator, a.exchange.Prefix(phone.Number(address)), within)
-		},
+		Delivered: func(operator, address string, within bool) { memory.Delivered(operator, address, within) },
 	})
 	sender = delivery.NewSender(delivery.SenderConfig{
-		Pool: pool, Desk: desk, Exchange: a.exchange, Operators: names, Process: name,
+		Pool: pool, Desk: desk, Receipts: receipts, Exchange: a.exchange, Operators: names, Process: name,
 		Log: log.With("part", "delivery"), Metrics: deliveryMetrics, Now: now,
 	})
 	dir, err := config.dataDir()
@@ -308,6 +312,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 	rescue := &rescuer{pool: pool, river: a.jobs, log: log, name: name, now: now}
 	background("rescuer", rescue.run)
+	background("routes", memory.Run)
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {

@@ -28,6 +28,7 @@ var narrower = map[string][]string{
 	"gateway/smpp/smpptest":   {"gateway/smpp", "templates/gsm"},
 	"gateway/lease":           {},
 	"gateway/carrier":         {"gateway/lease", "gateway/smpp", "access/phone", "templates/gsm"},
+	"gateway/routing":         {"gateway/carrier", "gateway/delivery", "access/phone", "ledger/pg"},
 	"gateway/email":           {},
 	"gateway/email/emailtest": {},
 }

@@ -1,16 +1,23 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
+	"zvonok/gateway/routing"
 )
 
 const (
@@ -127,7 +134,8 @@ func printOperators(w io.Writer, lines []operatorLine) error {
 }
 
 type operatorCommands struct {
-	Check operatorCheckCommand `cmd:"" help:"Certify one operator's link: bind, each encoding, long text, receipt, USSD, throttle; prints a report."`
+	Ported operatorPortedCommand `cmd:"" help:"Import the table of numbers that moved from one operator to another, so that they are sent by the right one."`
+	Check  operatorCheckCommand  `cmd:"" help:"Certify one operator's link: bind, each encoding, long text, receipt, USSD, throttle; prints a report."`
 }
 
 type operatorCheckCommand struct {
@@ -170,4 +178,81 @@ func (o *operatorCheckCommand) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	return fmt.Errorf("the settings have no operator %q", o.Name)
+}
+
+type operatorPortedCommand struct {
+	File    string            `arg:"" type:"existingfile" help:"CSV in UTF-8 with a header line that names the columns number and operator (or those of a national database: Number, OwnerId)."`
+	Owner   map[string]string `help:"Which operator of the settings the file means by a word: --owner mTELE2=tele2. Repeat it for each." placeholder:"WORD=OPERATOR" mapsep:"none"`
+	Changes bool              `help:"The file has only what changed: its numbers are added or replaced, one without an operator has come home. Otherwise it is the whole table."`
+	JSON    bool              `name:"json" help:"Print JSON."`
+}
+
+func (o *operatorPortedCommand) Run(ctx context.Context, c *console) error {
+	config, err := c.settings()
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, operator := range config.Operators {
+		names = append(names, operator.Name)
+	}
+	for word, name := range o.Owner {
+		if !slices.Contains(names, name) {
+			return usageError{fmt.Errorf("--owner %s=%s: the settings have no operator %q; they have %s",
+				word, name, name, strings.Join(names, ", "))}
+		}
+	}
+	file, err := os.Open(o.File)
+	if err != nil {
+		return fmt.Errorf("open the file: %w", err)
+	}
+	defer file.Close()
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		summary, err := routing.Import(ctx, d.pool, routing.File{
+			Name: filepath.Base(o.File), Lines: bufio.NewReaderSize(file, 1<<20), Operators: names, Owners: o.Owner,
+			Changes:  o.Changes,
+			Progress: func(lines int) { fmt.Fprintf(c.err, "%d lines read\n", lines) },
+		}, time.Now())
+		if err != nil && !errors.Is(err, routing.ErrProblems) {
+			return err
+		}
+		if o.JSON {
+			if printed := printJSON(c.out, summary); printed != nil {
+				return printed
+			}
+		} else if err == nil {
+			if printed := printPorted(c.out, summary); printed != nil {
+				return printed
+			}
+		}
+		if err == nil {
+			return nil
+		}
+		if !o.JSON {
+			for _, p := range summary.Problems {
+				fmt.Fprintf(c.err, "%s:%d: %s\n", o.File, p.Line, p.Reason)
+			}
+			if more := summary.Wrong - len(summary.Problems); more > 0 {
+				fmt.Fprintf(c.err, "and %d more\n", more)
+			}
+			fmt.Fprintf(c.err, "zvonok: %s; correct these lines and import again\n", err)
+		}
+		return printedError{err}
+	})
+}
+
+func printPorted(w io.Writer, s routing.Summary) error {
+	if err := table(w, []any{"LINES", "OF OUR OPERATORS", "REMOVED", "IN THE TABLE NOW"},
+		[][]any{{s.Lines, s.Numbers, s.Removed, s.Total}}); err != nil {
+		return err
+	}
+	if len(s.Foreign) == 0 {
+		return nil
+	}
+	fmt.Fprintln(w, "\nLeft out, because no operator of the settings is meant by these words (name them with --owner):")
+	var rows [][]any
+	for _, word := range slices.Sorted(maps.Keys(s.Foreign)) {
+		rows = append(rows, []any{word, s.Foreign[word]})
+	}
+	return table(w, []any{"OWNER", "NUMBERS"}, rows)
 }

@@ -74,7 +74,7 @@ type Config struct {
 	Late func(Result)
 	// Alarm hears what a person should look at.
 	Alarm func(Alarm)
-	// Ported hears that a number was found to be with another operator than thought, so that it can be stored.
+	// Ported hears what answers taught about where a number is, so that it can be stored.
 	Ported func(Ported)
 
 	Log     *slog.Logger
@@ -277,8 +277,14 @@ func (x *Exchange) Delivered(operator, prefix string, within bool) {
 	}
 }
 
-// SetPorted replaces the table of ported numbers: imported ones, and learned ones that were stored with their end.
-func (x *Exchange) SetPorted(numbers []Ported) { x.router.setPorted(numbers, x.now()) }
+// SetPorted replaces the imported table of ported numbers.
+func (x *Exchange) SetPorted(numbers *PortedNumbers) { x.router.setPorted(numbers) }
+
+// SetLearned adds what refusals have taught before or in another process; what is past its end is forgotten.
+func (x *Exchange) SetLearned(numbers []Ported) { x.router.setLearned(numbers, x.now()) }
+
+// SetEvidence replaces what is known of how well the operators serve their prefixes.
+func (x *Exchange) SetEvidence(all []Evidence) { x.router.setEvidence(all) }
 
 // Learn takes note of the ids of a part and of the receipt it was matched with, so that the operator's way of writing
 // them can be found out (setting message_id = "auto").

@@ -340,8 +340,8 @@ func TestAnotherOperatorsAcceptanceTeachesAPorting(t *testing.T) {
 	}
 	x.post("b", sms(2, to, "x"))
 	x.await(2)
-	x.until("the porting", func() bool { return len(x.ported) == 1 })
-	if got := x.Route(to); !slices.Equal(got, []string{"b", "a"}) || x.ported[0].Operator != "b" {
+	x.until("the porting", func() bool { return len(x.ported) == 2 })
+	if got := x.Route(to); !slices.Equal(got, []string{"b", "a"}) || x.ported[0].Not != "a" || x.ported[1].Operator != "b" {
 		t.Errorf("route %v, learned %+v", got, x.ported)
 	}
 }

@@ -11,14 +11,19 @@ import (
 	"zvonok/access/phone"
 )
 
+// The moving share of timely deliveries by operator and prefix. Processes that share it in a database follow the same
+// rule.
+const (
+	EvidenceStep  = 0.02      // weight of one message
+	EvidenceFloor = 0.05      // of the share: an operator is never cut off, since without traffic it could not recover
+	EvidenceHalf  = time.Hour // of the drift back to 1
+)
+
 // Limits of routing.
 const (
-	evidenceStep  = 0.02 // weight of one message in the moving share of timely deliveries
-	evidenceFloor = 0.05 // of the share: an operator is never cut off, since without traffic it could not recover
-	evidenceHalf  = time.Hour
-	learnedLife   = 30 * 24 * time.Hour // of a learned porting; numbers seldom move twice in a month
-	maxLearned    = 100_000             // learned numbers in memory; the oldest make room
-	maxEvidence   = 10_000              // pairs of operator and prefix with evidence
+	learnedLife = 30 * 24 * time.Hour // of a learned porting; numbers seldom move twice in a month
+	maxLearned  = 100_000             // learned numbers in memory; the oldest make room
+	maxEvidence = 10_000              // pairs of operator and prefix with evidence
 )
 
 // carrierRoute is what routing knows of one operator.
@@ -41,13 +46,13 @@ type carrierRoute struct {
 // weight of 0 makes a spare that is drawn only when no other operator has the prefix.
 //
 // The weights are multiplied by the evidence: the square of the share of messages that reached the phone within a
-// minute, by operator and prefix, a moving share that drifts back to 1 with a half-life of evidenceHalf, so that an
+// minute, by operator and prefix, a moving share that drifts back to 1 with a half-life of [EvidenceHalf], so that an
 // operator that was bad gets a new chance.
 type router struct {
 	operators []carrierRoute // in the order of the settings
 
 	mu       sync.Mutex
-	ported   map[phone.Number]string // imported: the operator that has the number
+	ported   *PortedNumbers // imported
 	learned  map[phone.Number]learnedPort
 	evidence map[evidenceKey]evidence
 }
@@ -197,7 +202,7 @@ func (r *router) porting(to phone.Number, now time.Time) (home, away string) {
 		}
 		delete(r.learned, to)
 	}
-	return r.ported[to], ""
+	return r.ported.Operator(to), ""
 }
 
 // foreign reports whether the number belongs to another operator than this, by porting or by prefix.
@@ -226,11 +231,13 @@ func (r *router) foreign(to phone.Number, operator string, now time.Time) bool {
 	return best > own
 }
 
-// refused takes note that an operator does not have the number.
-func (r *router) refused(to phone.Number, operator string, now time.Time) {
+// refused takes note that an operator does not have the number, and returns what is known now.
+func (r *router) refused(to phone.Number, operator string, now time.Time) Ported {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.learn(to, learnedPort{not: operator, until: now.Add(learnedLife)})
+	l := learnedPort{not: operator, until: now.Add(learnedLife)}
+	r.learn(to, l)
+	return Ported{Phone: to, Not: operator, Until: l.until}
 }
 
 // accepted takes note that an operator accepted a message, which tells where a number is that another one refused. It
@@ -245,11 +252,11 @@ func (r *router) accepted(to phone.Number, operator string, now time.Time) (Port
 	if l.not == operator {
 		// It took what it had refused: the refusal was not about porting.
 		delete(r.learned, to)
-		return Ported{}, false
+		return Ported{Phone: to}, true
 	}
 	l.at, l.until = operator, now.Add(learnedLife)
 	r.learn(to, l)
-	return Ported{Phone: to, Operator: operator, Until: l.until}, true
+	return Ported{Phone: to, Operator: operator, Not: l.not, Until: l.until}, true
 }
 
 func (r *router) learn(to phone.Number, l learnedPort) {
@@ -283,7 +290,7 @@ func (r *router) delivered(operator, prefix string, within bool, now time.Time) 
 	if _, ok := r.evidence[key]; !ok && len(r.evidence) >= maxEvidence {
 		return
 	}
-	r.evidence[key] = evidence{share: max(evidenceFloor, share+evidenceStep*(seen-share)), at: now}
+	r.evidence[key] = evidence{share: max(EvidenceFloor, share+EvidenceStep*(seen-share)), at: now}
 }
 
 // share returns the moving share of timely deliveries, drifted back towards 1 since it was last changed.
@@ -293,27 +300,37 @@ func (r *router) share(key evidenceKey, now time.Time) float64 {
 		return 1
 	}
 	age := max(0, now.Sub(e.at))
-	return 1 - (1-e.share)*math.Exp2(-float64(age)/float64(evidenceHalf))
+	return 1 - (1-e.share)*math.Exp2(-float64(age)/float64(EvidenceHalf))
 }
 
-// Ported is a number that is with another operator than its prefix says.
-type Ported struct {
-	Phone    phone.Number
-	Operator string
-	Until    time.Time // zero for an imported one
+// setPorted replaces the imported numbers.
+func (r *router) setPorted(numbers *PortedNumbers) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ported = numbers
 }
 
-// setPorted replaces the imported numbers and, with their own time to live, adds learned ones that were stored.
-func (r *router) setPorted(numbers []Ported, now time.Time) {
-	imported := make(map[phone.Number]string, len(numbers))
+// setLearned adds what was learned before or elsewhere.
+func (r *router) setLearned(numbers []Ported, now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, n := range numbers {
-		if n.Until.IsZero() {
-			imported[n.Phone] = n.Operator
-		} else if now.Before(n.Until) {
-			r.learn(n.Phone, learnedPort{at: n.Operator, until: n.Until})
+		if now.Before(n.Until) {
+			r.learn(n.Phone, learnedPort{at: n.Operator, not: n.Not, until: n.Until})
+		} else {
+			delete(r.learned, n.Phone)
 		}
 	}
-	r.ported = imported
+}
+
+// setEvidence replaces the evidence by what all processes have seen together.
+func (r *router) setEvidence(all []Evidence) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.evidence)
+	for _, e := range all {
+		if len(r.evidence) < maxEvidence {
+			r.evidence[evidenceKey{e.Operator, e.Prefix}] = evidence{share: min(max(e.Share, EvidenceFloor), 1), at: e.At}
+		}
+	}
 }

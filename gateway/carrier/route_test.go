@@ -165,14 +165,18 @@ func TestEvidenceIsKeptByPrefix(t *testing.T) {
 func TestAnImportedPortingOverridesThePrefix(t *testing.T) {
 	t.Parallel()
 	r := threeOperators()
-	r.setPorted([]Ported{{Phone: "79151234567", Operator: "beeline"}}, paceStart)
+	var table PortedTable
+	table.Add("79151234567", "mts")
+	table.Add("79151234560", "any")
+	table.Add("79151234567", "beeline") // the last word
+	r.setPorted(table.Numbers())
 	if got := r.route("79151234567", paceStart); !slices.Equal(got, []string{"beeline", "mts", "any"}) {
 		t.Errorf("got %v", got)
 	}
 	if !r.foreign("79151234567", "mts", paceStart) || r.foreign("79151234567", "beeline", paceStart) {
 		t.Error("a ported number is foreign to its old operator and at home with its new one")
 	}
-	r.setPorted(nil, paceStart)
+	r.setPorted(nil)
 	if got := r.route("79151234567", paceStart); got[0] != "mts" {
 		t.Errorf("after a new import without it: %v", got)
 	}
@@ -211,8 +215,8 @@ func TestAnOperatorThatTakesWhatItRefusedHasNotPortedIt(t *testing.T) {
 	t.Parallel()
 	r := threeOperators()
 	r.refused("79151234567", "mts", paceStart)
-	if _, news := r.accepted("79151234567", "mts", paceStart); news {
-		t.Error("that is no porting")
+	if learned, news := r.accepted("79151234567", "mts", paceStart); !news || !learned.Until.IsZero() {
+		t.Errorf("what was learned is not taken back: %+v", learned)
 	}
 	if got := r.route("79151234567", paceStart); got[0] != "mts" {
 		t.Errorf("got %v", got)
@@ -233,7 +237,7 @@ func TestLearnedNumbersAreBounded(t *testing.T) {
 func TestStoredPortingsComeBackWithTheirEnd(t *testing.T) {
 	t.Parallel()
 	r := threeOperators()
-	r.setPorted([]Ported{
+	r.setLearned([]Ported{
 		{Phone: "79151234567", Operator: "any", Until: paceStart.Add(time.Hour)},
 		{Phone: "79151234568", Operator: "any", Until: paceStart.Add(-time.Hour)},
 	}, paceStart)

@@ -250,7 +250,7 @@ func (o *operator) judge(l *link, m *message, part int, outcome smpp.Outcome, no
 		o.retire(l, d.Rule.Name)
 	}
 	if d.Action == LearnPorted {
-		o.x.router.refused(m.sms.To, o.cfg.Name, now)
+		o.taught(o.x.router.refused(m.sms.To, o.cfg.Name, now))
 	}
 	o.syntax(l, outcome.Status)
 	p.settle(class, outcome, d, now)
@@ -261,9 +261,15 @@ func (o *operator) judge(l *link, m *message, part int, outcome smpp.Outcome, no
 
 // learnPorting takes note that the operator accepted a number, which is news when another one had refused it.
 func (o *operator) learnPorting(to phone.Number, now time.Time) {
-	learned, news := o.x.router.accepted(to, o.cfg.Name, now)
-	if report := o.x.cfg.Ported; news && report != nil {
-		o.results.push(func() { report(learned) })
+	if learned, news := o.x.router.accepted(to, o.cfg.Name, now); news {
+		o.taught(learned)
+	}
+}
+
+// taught reports what an answer taught about a number.
+func (o *operator) taught(p Ported) {
+	if report := o.x.cfg.Ported; report != nil {
+		o.results.push(func() { report(p) })
 	}
 }
 

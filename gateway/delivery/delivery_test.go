@@ -93,7 +93,7 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 		Pool: b.pool, Desk: b.desk, Metrics: metrics, Now: time.Now, Learn: b.exchange.Learn, Delivered: func(string, string, bool) {},
 	})
 	b.sender = delivery.NewSender(delivery.SenderConfig{
-		Pool: b.pool, Desk: b.desk, Exchange: b.exchange, Operators: names, Process: "test", Log: log, Metrics: metrics,
+		Pool: b.pool, Desk: b.desk, Receipts: b.receipts, Exchange: b.exchange, Operators: names, Process: "test", Log: log, Metrics: metrics,
 		Now: time.Now,
 	})
 	workers := river.NewWorkers()

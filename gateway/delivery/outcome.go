@@ -100,11 +100,12 @@ func decide(now time.Time, r row, result carrier.Result, routes []string) verdic
 // that came early, the retries, in one transaction. It keeps what it could not
 // write until the database takes it.
 type settler struct {
-	pool    *pgxpool.Pool
-	desk    *Desk
-	log     *slog.Logger
-	metrics *Metrics
-	now     func() time.Time
+	pool     *pgxpool.Pool
+	desk     *Desk
+	receipts *Receipts // hears of receipts that came early; may be nil
+	log      *slog.Logger
+	metrics  *Metrics
+	now      func() time.Time
 
 	outcomes chan outcome
 	done     chan struct{}
@@ -191,9 +192,16 @@ func (s *settler) write(batch []outcome) {
 	pause := 100 * time.Millisecond
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-		err := pgx.BeginTxFunc(ctx, s.pool, pg.PlannedOnce, func(tx pgx.Tx) error { return s.writeTx(ctx, tx, batch) })
+		var settled []match
+		err := pgx.BeginTxFunc(ctx, s.pool, pg.PlannedOnce, func(tx pgx.Tx) (err error) {
+			settled, err = s.writeTx(ctx, tx, batch)
+			return err
+		})
 		cancel()
 		if err == nil {
+			if s.receipts != nil {
+				s.receipts.tell(settled, s.now())
+			}
 			return
 		}
 		s.log.Error("write outcomes", "count", len(batch), "error", err)
@@ -202,7 +210,8 @@ func (s *settler) write(batch []outcome) {
 	}
 }
 
-func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) error {
+// writeTx returns the receipts that had come before their parts were written.
+func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) ([]match, error) {
 	now := s.now()
 	var (
 		ids                        []int64
@@ -269,27 +278,27 @@ func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) error
 		WHERE d.id = o.id AND d.at = o.at AND d.at BETWEEN $11 AND $12
 		  AND d.attempt = o.attempt AND d.state IN ('sending', 'unknown')`,
 		now, ids, ats, attempts, states, reasons, failures, resent, operators, tried, first, last); err != nil {
-		return fmt.Errorf("update deliveries: %w", err)
+		return nil, fmt.Errorf("update deliveries: %w", err)
 	}
 	if err := parts.insert(ctx, tx); err != nil {
-		return err
+		return nil, err
 	}
-	lost, err := matchOrphans(ctx, tx, now, parts.operators, parts.keys)
+	settled, lost, err := matchOrphans(ctx, tx, now, parts.operators, parts.keys)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := s.desk.fallBack(ctx, tx, now, append(failed, lost...)); err != nil {
-		return err
+		return nil, err
 	}
 	if err := recordHealth(ctx, tx, now, subscription.SMS, sick, well); err != nil {
-		return err
+		return nil, err
 	}
 	if len(jobs) > 0 {
 		if _, err := s.desk.river.InsertManyFastTx(ctx, tx, jobs); err != nil {
-			return fmt.Errorf("insert retries: %w", err)
+			return nil, fmt.Errorf("insert retries: %w", err)
 		}
 	}
-	return nil
+	return settled, nil
 }
 
 // partColumns gathers rows of delivery.part.

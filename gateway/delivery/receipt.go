@@ -75,14 +75,20 @@ func (r *Receipts) Store(ctx context.Context, receipts []carrier.Receipt) error 
 	if err != nil {
 		return fmt.Errorf("store receipts: %w", err)
 	}
+	r.tell(settled, now)
+	return nil
+}
+
+// tell lets the carrier learn from receipts that found their part.
+func (r *Receipts) tell(settled []match, now time.Time) {
 	for _, m := range settled {
 		r.config.Metrics.receipt(m.operator, m.state)
 		r.config.Learn(m.operator, m.submitted, m.messageID)
-		if m.final {
+		// One that comes later has been counted as missing.
+		if m.final && now.Sub(m.submittedAt) < ReceiptPatience {
 			r.config.Delivered(m.operator, m.address, m.state == partDelivered && m.doneAt.Sub(m.submittedAt) <= promptly)
 		}
 	}
-	return nil
 }
 
 // The states of a part that receipts lead to.
@@ -141,7 +147,7 @@ func insertReceipts(ctx context.Context, tx pgx.Tx, now time.Time, receipts []ca
 	errs, raws := make([]string, n), make([]string, n)
 	submits, dones := make([]*time.Time, n), make([]*time.Time, n)
 	for i, receipt := range receipts {
-		operators[i], messages[i], addresses[i] = receipt.Operator, clean(receipt.MessageID), string(receipt.From)
+		operators[i], messages[i], addresses[i] = receipt.Operator, clean(receipt.MessageID), string(receipt.To)
 		states[i], errs[i], raws[i] = string(receipt.State), clean(receipt.NetworkError), clean(receipt.Raw)
 		submits[i], dones[i] = optional(receipt.SubmitAt), optional(receipt.DoneAt)
 	}
@@ -204,7 +210,7 @@ func matchReceipts(ctx context.Context, tx pgx.Tx, now time.Time, receipts []car
 		}
 		receipt := receipts[m.index]
 		m.receiptID = ids[m.index]
-		m.operator, m.messageID, m.address = receipt.Operator, receipt.MessageID, string(receipt.From)
+		m.operator, m.messageID, m.address = receipt.Operator, receipt.MessageID, string(receipt.To)
 		m.state, m.final = partState(receipt.State)
 		m.err, m.doneAt = receipt.NetworkError, receipt.DoneAt
 		if m.doneAt.IsZero() {
@@ -401,9 +407,9 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 		matched[m.index] = true
 	}
 	var (
-		receiptIDs                               []int64
-		operators, keys, addresses, states, errs []string
-		dones                                    []*time.Time
+		receiptIDs                                         []int64
+		operators, messages, keys, addresses, states, errs []string
+		dones                                              []*time.Time
 	)
 	for i, receipt := range receipts {
 		if matched[i] {
@@ -415,8 +421,9 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 		}
 		receiptIDs = append(receiptIDs, ids[i])
 		operators = append(operators, receipt.Operator)
+		messages = append(messages, clean(receipt.MessageID))
 		keys = append(keys, strings.Join(cleaned, keySeparator))
-		addresses = append(addresses, string(receipt.From))
+		addresses = append(addresses, string(receipt.To))
 		state, _ := partState(receipt.State)
 		states = append(states, state)
 		errs = append(errs, clean(receipt.NetworkError))
@@ -426,11 +433,11 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 		return nil
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO delivery.orphan (receipt_id, received_at, operator, keys, address, state, error, done_at)
-		SELECT id, $1, operator, string_to_array(keys, $2), address, state, error, done_at
-		FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
-			AS o (id, operator, keys, address, state, error, done_at)`,
-		now, keySeparator, receiptIDs, operators, keys, addresses, states, errs, dones)
+		INSERT INTO delivery.orphan (receipt_id, received_at, operator, message_id, keys, address, state, error, done_at)
+		SELECT id, $1, operator, message_id, string_to_array(keys, $2), address, state, error, done_at
+		FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
+			AS o (id, operator, message_id, keys, address, state, error, done_at)`,
+		now, keySeparator, receiptIDs, operators, messages, keys, addresses, states, errs, dones)
 	if err != nil {
 		return fmt.Errorf("store unmatched receipts: %w", err)
 	}
@@ -439,10 +446,11 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 
 // matchOrphans settles parts that were just written by receipts that came
 // before them (operators and keys are of the new parts, one per part). It
-// returns the deliveries that failed by them.
-func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys []string) ([]rowKey, error) {
+// returns the receipts that settled something and the deliveries that failed by
+// them.
+func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys []string) ([]match, []rowKey, error) {
 	if len(keys) == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	rows, err := tx.Query(ctx, `
 		WITH wanted AS (
@@ -451,9 +459,9 @@ func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys
 			DELETE FROM delivery.orphan AS o
 			USING wanted AS w
 			WHERE o.keys && $2::text[] AND o.operator = w.operator AND w.key = ANY (o.keys)
-			RETURNING o.receipt_id, o.operator, o.address, o.state, o.error, coalesce(o.done_at, o.received_at) AS done_at, w.key
+			RETURNING o.receipt_id, o.operator, o.message_id, o.address, o.state, o.error, coalesce(o.done_at, o.received_at) AS done_at, w.key
 		)
-		SELECT DISTINCT ON (f.receipt_id) f.receipt_id, f.operator, f.address, f.state, f.error, f.done_at,
+		SELECT DISTINCT ON (f.receipt_id) f.receipt_id, f.operator, f.message_id, f.address, f.state, f.error, f.done_at,
 			p.delivery_id, p.delivery_at, p.attempt, p.number, p.submitted_at, p.state, p.message_id
 		FROM found AS f
 		JOIN delivery.part AS p ON p.operator = f.operator AND p.message_key = f.key AND p.message_key <> ''
@@ -461,20 +469,19 @@ func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys
 		ORDER BY f.receipt_id, p.submitted_at DESC`,
 		operators, keys, now.Add(-partsWindow))
 	if err != nil {
-		return nil, fmt.Errorf("match early receipts: %w", err)
+		return nil, nil, fmt.Errorf("match early receipts: %w", err)
 	}
 	matches, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (match, error) {
 		var m match
-		err := row.Scan(&m.receiptID, &m.operator, &m.address, &m.state, &m.err, &m.doneAt,
-			&m.deliveryID, &m.deliveryAt, &m.attempt, &m.number, &m.submittedAt, &m.had, &m.messageID)
+		err := row.Scan(&m.receiptID, &m.operator, &m.messageID, &m.address, &m.state, &m.err, &m.doneAt,
+			&m.deliveryID, &m.deliveryAt, &m.attempt, &m.number, &m.submittedAt, &m.had, &m.submitted)
 		m.final = isFinal(m.state)
 		return m, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("match early receipts: %w", err)
+		return nil, nil, fmt.Errorf("match early receipts: %w", err)
 	}
-	_, lost, err := applyMatches(ctx, tx, now, matches)
-	return lost, err
+	return applyMatches(ctx, tx, now, matches)
 }
 
 // Sweep is the periodic part: it matches receipts that crossed their part in
@@ -482,7 +489,8 @@ func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys
 // their time.
 func (r *Receipts) Sweep(ctx context.Context) error {
 	now := r.config.Now()
-	return pgx.BeginFunc(ctx, r.config.Pool, func(tx pgx.Tx) error {
+	var settled []match
+	err := pgx.BeginFunc(ctx, r.config.Pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			SELECT DISTINCT o.operator, p.message_key
 			FROM delivery.orphan AS o
@@ -504,8 +512,8 @@ func (r *Receipts) Sweep(ctx context.Context) error {
 		if err := rows.Err(); err != nil {
 			return fmt.Errorf("sweep early receipts: %w", err)
 		}
-		lost, err := matchOrphans(ctx, tx, now, operators, keys)
-		if err != nil {
+		var lost []rowKey
+		if settled, lost, err = matchOrphans(ctx, tx, now, operators, keys); err != nil {
 			return err
 		}
 		if err := r.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
@@ -516,6 +524,11 @@ func (r *Receipts) Sweep(ctx context.Context) error {
 		}
 		return nil
 	})
+	if err != nil {
+		return err
+	}
+	r.tell(settled, now)
+	return nil
 }
 
 // clean makes foreign octets fit a text column: valid UTF-8 without NUL.
@@ -528,4 +541,29 @@ func optional(t time.Time) *time.Time {
 		return nil
 	}
 	return &t
+}
+
+// ReceiptPatience is how long a receipt may take before its message counts
+// against the route that took it.
+const ReceiptPatience = 3 * time.Minute
+
+// Silence is a message part whose receipt is missing.
+type Silence struct{ Operator, Address string }
+
+// Silent returns the parts that operators accepted in a time and of which no
+// final receipt has come.
+func Silent(ctx context.Context, q pg.Querier, from, to time.Time) ([]Silence, error) {
+	rows, err := q.Query(ctx, `
+		SELECT p.operator, d.address FROM delivery.part AS p
+		JOIN delivery.delivery AS d ON d.id = p.delivery_id AND d.at = p.delivery_at
+		WHERE p.submitted_at >= $1 AND p.submitted_at < $2 AND p.state IN ('accepted', 'enroute')
+		  AND p.message_key <> '' AND d.channel = 'sms'`, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("look for missing receipts: %w", err)
+	}
+	silent, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Silence])
+	if err != nil {
+		return nil, fmt.Errorf("look for missing receipts: %w", err)
+	}
+	return silent, nil
 }

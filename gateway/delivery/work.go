@@ -117,6 +117,7 @@ type Sender struct {
 type SenderConfig struct {
 	Pool      *pgxpool.Pool
 	Desk      *Desk
+	Receipts  *Receipts // hears of receipts that came before their message was written down; may be nil
 	Exchange  *carrier.Exchange
 	Operators []string
 	Process   string // this process's name among all, the River client's id; written into claimed rows
@@ -131,7 +132,7 @@ func NewSender(c SenderConfig) *Sender {
 		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
 		pumps: make(map[string]*pump, len(c.Operators)),
 		settler: &settler{
-			pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
+			pool: c.Pool, desk: c.Desk, receipts: c.Receipts, log: c.Log, metrics: c.Metrics, now: c.Now,
 			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),
 			late: lateRows{rows: map[ID]lateRow{}},
 		},

@@ -152,6 +152,7 @@ CREATE TABLE delivery.orphan (
 	receipt_id  bigint      NOT NULL PRIMARY KEY,
 	received_at timestamptz NOT NULL,
 	operator    text        NOT NULL,
+	message_id  text        NOT NULL,
 	keys        text[]      NOT NULL,
 	address     text        NOT NULL,
 	state       text        NOT NULL,
