@@ -15,6 +15,7 @@ import (
 
 	"zvonok/access/phone"
 	"zvonok/ledger"
+	"zvonok/ledger/pg"
 )
 
 // Limits of an application.
@@ -509,4 +510,28 @@ func findPeople(ctx context.Context, tx pgx.Tx, people []person) ([]Representati
 		ids[i] = known.ID
 	}
 	return ids, problems, nil
+}
+
+// Filed is an application as its applicant reads it again.
+type Filed struct {
+	ID           ApplicationID
+	Organisation ledger.OrganisationID
+	RecordedAt   time.Time
+	Form         Application
+}
+
+// Applications returns what a representative has applied for, newest first. They
+// are his own declarations.
+func Applications(ctx context.Context, q pg.Querier, who RepresentativeID) ([]Filed, error) {
+	rows, err := q.Query(ctx, `
+		SELECT id, organisation_id, recorded_at, form FROM access.application
+		 WHERE representative_id = $1 AND form <> '{}' ORDER BY recorded_at DESC, id DESC`, who)
+	if err != nil {
+		return nil, fmt.Errorf("read the applications of representative %d: %w", who, err)
+	}
+	filed, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Filed])
+	if err != nil {
+		return nil, fmt.Errorf("read the applications of representative %d: %w", who, err)
+	}
+	return filed, nil
 }

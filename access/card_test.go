@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -477,12 +478,54 @@ func TestViewsAreReadNewestFirst(t *testing.T) {
 			return at && a == b
 		})
 	}
-	got, err := Views(t.Context(), w.pool, w.masha, schoolday.AddDate(3, 0, 0), 2)
+	got, next, err := Views(t.Context(), w.pool, w.masha, ViewPage{}, 2)
 	if err != nil || !same(got, []View{views[3], views[1]}) {
 		t.Errorf("the newest two: %+v, %v", got, err)
 	}
-	got, err = Views(t.Context(), w.pool, w.masha, views[1].At, 10)
-	if err != nil || !same(got, []View{views[0]}) {
+	place, err := ParseViewPage(next.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, next, err = Views(t.Context(), w.pool, w.masha, place, 10)
+	if err != nil || !same(got, []View{views[0]}) || next != (ViewPage{}) {
 		t.Errorf("before the school's look: %+v, %v", got, err)
+	}
+	for _, text := range []string{"1", "a.1", "1.b", "999999999999999999.1", "-1.1", "1.1' OR 1=1"} {
+		if _, err := ParseViewPage(text); err == nil {
+			t.Errorf("%q is taken for a place", text)
+		}
+	}
+}
+
+// D14: looks of one moment stand on one page each, and on one only.
+func TestNoViewIsLostBetweenPages(t *testing.T) {
+	w := newWorld(t)
+	log := NewViewLog(w.pool)
+	var views []View
+	for n := range 7 {
+		views = append(views, View{ByStaff(fmt.Sprint(n)), w.masha, "visits", Staff, schoolday})
+	}
+	if err := log.Write(t.Context(), views...); err != nil {
+		t.Fatal(err)
+	}
+	log.Close()
+	if err := log.Write(t.Context(), views...); err == nil {
+		t.Error("a closed log takes views")
+	}
+	seen := map[string]int{}
+	for page := (ViewPage{}); ; {
+		got, next, err := Views(t.Context(), w.pool, w.masha, page, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range got {
+			seen[v.Who.ID]++
+		}
+		if page = next; page == (ViewPage{}) {
+			break
+		}
+	}
+	if len(seen) != 7 || slices.Max(slices.Collect(maps.Values(seen))) != 1 {
+		t.Errorf("the pages show %v", seen)
 	}
 }

@@ -34,6 +34,7 @@ const (
 	SignIn   Purpose = "sign_in"
 	oldPhone Purpose = "old_phone"
 	newPhone Purpose = "new_phone"
+	mailbox  Purpose = "mailbox"
 )
 
 // CodeVerdict says what became of a code that somebody typed.
@@ -52,18 +53,15 @@ const (
 // RequestID names a request for a code; it is a random UUID.
 type RequestID string
 
-// NewCode makes a code of six digits for a phone and returns it, for the one SMS
-// that carries it, with the name of the request. It does the same work for an
-// unknown phone: whether anybody has it is for the caller to ask afterwards, and
-// only to decide about the SMS. It returns [ErrTooManyCodes] for known and
-// unknown phones alike.
-func NewCode(ctx context.Context, tx pgx.Tx, purpose Purpose, number phone.Number, now time.Time) (
-	RequestID, string, error,
-) {
+// AskCode notes that a code is wanted for a phone and names the request; the
+// code is drawn by [DrawCode] when it is about to be sent. The work and the
+// answer are the same whether or not the phone is anybody's: it returns
+// [ErrTooManyCodes] for known and unknown phones alike.
+func AskCode(ctx context.Context, tx pgx.Tx, purpose Purpose, number phone.Number, now time.Time) (RequestID, error) {
 	// Two requests for one phone take turns, or both would count the same codes.
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock('access.code'::regclass::int, hashtext($1))`,
 		number); err != nil {
-		return "", "", fmt.Errorf("wait for other codes of the phone: %w", err)
+		return "", fmt.Errorf("wait for other codes of the phone: %w", err)
 	}
 	var today, recent int
 	err := tx.QueryRow(ctx, `
@@ -71,27 +69,62 @@ func NewCode(ctx context.Context, tx pgx.Tx, purpose Purpose, number phone.Numbe
 		  FROM access.code WHERE phone = $1 AND purpose = $4 AND created_at > $2`,
 		number, now.Add(-24*time.Hour), now.Add(-CodeLife), purpose).Scan(&today, &recent)
 	if err != nil {
-		return "", "", fmt.Errorf("count the codes of a phone: %w", err)
+		return "", fmt.Errorf("count the codes of a phone: %w", err)
 	}
 	if today >= codesPerDay || recent >= codesAtOnce {
-		return "", "", ErrTooManyCodes
-	}
-	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
-	if err != nil {
-		return "", "", fmt.Errorf("draw a code: %w", err)
-	}
-	code := fmt.Sprintf("%06d", n)
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return "", "", fmt.Errorf("draw a salt: %w", err)
+		return "", ErrTooManyCodes
 	}
 	var request RequestID
 	err = tx.QueryRow(ctx, `
-		INSERT INTO access.code (id, purpose, phone, salt, hash, created_at, expires_at)
-		VALUES (gen_random_uuid(), $1, $2, $3, $4, $5, $6) RETURNING id::text`,
-		purpose, number, salt, hashCode(salt, code), now, now.Add(CodeLife)).Scan(&request)
+		INSERT INTO access.code (id, purpose, phone, created_at, expires_at)
+		VALUES (gen_random_uuid(), $1, $2, $3, $4) RETURNING id::text`,
+		purpose, number, now, now.Add(CodeLife)).Scan(&request)
 	if err != nil {
-		return "", "", fmt.Errorf("store a code: %w", err)
+		return "", fmt.Errorf("store a request for a code: %w", err)
+	}
+	return request, nil
+}
+
+// DrawCode draws the six digits of a request, for the one message that carries
+// them, and stores their hash. A request has one code for ever: drawn is false
+// when it has been drawn already, and when the request has expired or is unknown.
+func DrawCode(ctx context.Context, tx pgx.Tx, request RequestID, now time.Time) (
+	number phone.Number, code string, drawn bool, err error,
+) {
+	n, err := rand.Int(rand.Reader, big.NewInt(1_000_000))
+	if err != nil {
+		return "", "", false, fmt.Errorf("draw a code: %w", err)
+	}
+	code = fmt.Sprintf("%06d", n)
+	salt := make([]byte, 16)
+	if _, err := rand.Read(salt); err != nil {
+		return "", "", false, fmt.Errorf("draw a salt: %w", err)
+	}
+	err = tx.QueryRow(ctx, `
+		UPDATE access.code SET salt = $2, hash = $3
+		 WHERE id = $1::text::uuid AND hash IS NULL AND expires_at > $4 RETURNING phone`,
+		request, salt, hashCode(salt, code), now).Scan(&number)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", false, nil
+	}
+	if err != nil {
+		return "", "", false, fmt.Errorf("store a code: %w", err)
+	}
+	return number, code, true, nil
+}
+
+// NewCode is [AskCode] and [DrawCode] in one, for codes that are sent whoever
+// has the phone.
+func NewCode(ctx context.Context, tx pgx.Tx, purpose Purpose, number phone.Number, now time.Time) (
+	RequestID, string, error,
+) {
+	request, err := AskCode(ctx, tx, purpose, number, now)
+	if err != nil {
+		return "", "", err
+	}
+	_, code, _, err := DrawCode(ctx, tx, request, now)
+	if err != nil {
+		return "", "", err
 	}
 	return request, code, nil
 }
@@ -144,7 +177,7 @@ func tryCode(ctx context.Context, tx pgx.Tx, purpose Purpose, request RequestID,
 		return "", CodeExpired, nil
 	case tries > codeTries:
 		return "", CodeExhausted, nil
-	case subtle.ConstantTimeCompare(hash, hashCode(salt, code)) != 1:
+	case hash == nil, subtle.ConstantTimeCompare(hash, hashCode(salt, code)) != 1:
 		return "", CodeWrong, nil
 	default:
 		return number, CodeRight, nil

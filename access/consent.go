@@ -34,11 +34,23 @@ type Consent struct {
 // Consents returns the consents ever given for a child, newest first. The caller
 // asks [May] first.
 func Consents(ctx context.Context, q pg.Querier, child ledger.PersonID) ([]Consent, error) {
+	return readConsents(ctx, q, `c.child_id = $1`, child)
+}
+
+// ConsentsBy returns the consents that a representative has given for the
+// children for whom he is legal at that moment, newest first. They are his own
+// declarations: he may read them after withdrawing them, too.
+func ConsentsBy(ctx context.Context, q pg.Querier, who RepresentativeID, at time.Time) ([]Consent, error) {
+	return readConsents(ctx, q, `c.representative_id = $1
+		AND EXISTS (SELECT FROM access.legal($2) l WHERE l.child_id = c.child_id AND l.representative_id = $1)`, who, at)
+}
+
+func readConsents(ctx context.Context, q pg.Querier, where string, args ...any) ([]Consent, error) {
 	rows, err := q.Query(ctx, `
-		SELECT id, child_id, representative_id, visits, meals, form, given_on, since, until, withdrawn_at
-		  FROM access.consent WHERE child_id = $1 ORDER BY since DESC, id DESC`, child)
+		SELECT c.id, c.child_id, c.representative_id, c.visits, c.meals, c.form, c.given_on, c.since, c.until, c.withdrawn_at
+		  FROM access.consent c WHERE `+where+` ORDER BY c.since DESC, c.id DESC`, args...)
 	if err != nil {
-		return nil, fmt.Errorf("read the consents for person %d: %w", child, err)
+		return nil, fmt.Errorf("read consents: %w", err)
 	}
 	consents, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Consent, error) {
 		var c Consent
@@ -49,9 +61,15 @@ func Consents(ctx context.Context, q pg.Querier, child ledger.PersonID) ([]Conse
 		return c, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the consents for person %d: %w", child, err)
+		return nil, fmt.Errorf("read consents: %w", err)
 	}
 	return consents, nil
+}
+
+// Live reports whether the consent holds at that moment.
+func (c Consent) Live(at time.Time) bool {
+	return !at.Before(c.Since) && (c.Until.IsZero() || at.Before(c.Until)) &&
+		(c.WithdrawnAt.IsZero() || at.Before(c.WithdrawnAt))
 }
 
 // WithdrawConsent withdraws everything a legal representative has consented to

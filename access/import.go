@@ -71,7 +71,7 @@ func phoneOf(line *registry.Line, column string) phone.Number {
 // only a letter can tell.
 func isMailbox(text string) bool {
 	local, domain, at := strings.Cut(text, "@")
-	return at && len(text) <= maxEmail && len(local) > 0 && len(local) <= 64 && len(domain) > 2 &&
+	return at && printable(text) && len(text) <= maxEmail && len(local) > 0 && len(local) <= 64 && len(domain) > 2 &&
 		!strings.ContainsAny(text, " \t,;:<>()[]\\\"") && !strings.Contains(domain, "@") &&
 		strings.Contains(domain[1:len(domain)-1], ".") && !strings.Contains(text, "..") &&
 		!strings.HasPrefix(local, ".") && !strings.HasSuffix(local, ".")

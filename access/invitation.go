@@ -64,13 +64,8 @@ type Proposal struct {
 // are the same whether or not the phone is anybody's. The same invitation made
 // twice is one.
 func Invite(ctx context.Context, tx pgx.Tx, p Proposal, now time.Time) (Invitation, error) {
-	p.FamilyName, p.GivenName = strings.TrimSpace(p.FamilyName), strings.TrimSpace(p.GivenName)
-	p.Children = slices.Compact(slices.Sorted(slices.Values(p.Children)))
-	if p.FamilyName == "" || !isName(p.FamilyName) || !isName(p.GivenName) {
-		return Invitation{}, ErrNoName
-	}
-	if len(p.Children) == 0 || len(p.Children) > maxInvited || !p.Until.IsZero() && !p.Until.After(now) {
-		return Invitation{}, ErrNotAllowed
+	if err := p.check(now); err != nil {
+		return Invitation{}, err
 	}
 	// The row is locked, so that a parent's invitations are counted one after the other.
 	var own phone.Number
@@ -82,15 +77,8 @@ func Invite(ctx context.Context, tx pgx.Tx, p Proposal, now time.Time) (Invitati
 	if err != nil {
 		return Invitation{}, fmt.Errorf("read representative %d: %w", p.Inviter, err)
 	}
-	allowed, err := delegable(ctx, tx, p.Inviter, p.Children, now)
-	if err != nil {
+	if err := p.allowed(ctx, tx, own, now); err != nil {
 		return Invitation{}, err
-	}
-	if len(allowed) != len(p.Children) {
-		return Invitation{}, ErrNotAllowed
-	}
-	if own == p.Phone {
-		return Invitation{}, ErrInviteSelf
 	}
 	pending, err := Invitations(ctx, tx, p.Inviter, now)
 	if err != nil {
@@ -129,6 +117,52 @@ func Invite(ctx context.Context, tx pgx.Tx, p Proposal, now time.Time) (Invitati
 		return Invitation{}, fmt.Errorf("store an invitation: %w", err)
 	}
 	return invitation, nil
+}
+
+// CheckProposal is [Invite] without inviting, for the screen on which a parent
+// checks what is about to be sent (R60): the proposal as it would be stored, or
+// the refusal. Only the count of the day is left to Invite.
+func CheckProposal(ctx context.Context, q pg.Querier, p Proposal, now time.Time) (Proposal, error) {
+	if err := p.check(now); err != nil {
+		return Proposal{}, err
+	}
+	inviter, err := RepresentativeByID(ctx, q, p.Inviter)
+	if errors.Is(err, ErrNoRepresentative) {
+		return Proposal{}, ErrNotAllowed
+	}
+	if err != nil {
+		return Proposal{}, err
+	}
+	return p, p.allowed(ctx, q, inviter.Phone, now)
+}
+
+// check tidies the proposal and finds what is wrong with it by itself.
+func (p *Proposal) check(now time.Time) error {
+	p.FamilyName, p.GivenName = strings.TrimSpace(p.FamilyName), strings.TrimSpace(p.GivenName)
+	p.Children = slices.Compact(slices.Sorted(slices.Values(p.Children)))
+	if p.FamilyName == "" || !isName(p.FamilyName) || !isName(p.GivenName) {
+		return ErrNoName
+	}
+	if len(p.Children) == 0 || len(p.Children) > maxInvited || !p.Until.IsZero() && !p.Until.After(now) {
+		return ErrNotAllowed
+	}
+	return nil
+}
+
+// allowed answers whether the inviter may share all of the children, with
+// somebody who is not himself.
+func (p *Proposal) allowed(ctx context.Context, q pg.Querier, own phone.Number, now time.Time) error {
+	allowed, err := delegable(ctx, q, p.Inviter, p.Children, now)
+	if err != nil {
+		return err
+	}
+	if len(allowed) != len(p.Children) {
+		return ErrNotAllowed
+	}
+	if own == p.Phone {
+		return ErrInviteSelf
+	}
+	return nil
 }
 
 // delegable returns those of the children to whom the representative may let

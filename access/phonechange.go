@@ -63,8 +63,9 @@ func StartPhoneChange(ctx context.Context, tx pgx.Tx, who RepresentativeID, to p
 }
 
 // FinishPhoneChange makes the change when both codes are right; rights, wishes
-// and history stay with the person. The caller commits whatever the verdict,
-// because wrong tries are counted, and also on [ErrPhoneTaken].
+// and history stay with the person, and every session of both phones ends. The
+// caller commits whatever the verdict, because wrong tries are counted, and also
+// on [ErrPhoneTaken].
 func FinishPhoneChange(ctx context.Context, tx pgx.Tx, who RepresentativeID, id RequestID, oldCode, newCode string,
 	now time.Time,
 ) (CodeVerdict, error) {
@@ -119,6 +120,11 @@ func FinishPhoneChange(ctx context.Context, tx pgx.Tx, who RepresentativeID, id 
 	}
 	if tag.RowsAffected() == 0 {
 		return "", ErrPhoneTaken
+	}
+	for _, number := range []phone.Number{oldNumber, newNumber} {
+		if err := EndSessions(ctx, tx, number); err != nil {
+			return "", err
+		}
 	}
 	return CodeRight, nil
 }

@@ -144,3 +144,33 @@ func ChildrenOf(ctx context.Context, q pg.Querier, number phone.Number, at time.
 	}
 	return children, nil
 }
+
+const childOf = `
+	SELECT r.child_id, r.representative_id, r.role, r.visits, r.meals,
+	       p.code, p.organisation_id, p.family_name, p.given_name, p.patronymic, p.group_name
+	  FROM access.rights($3) r
+	  JOIN ledger.person p ON p.id = r.child_id
+	 WHERE r.child_id = $2
+	   AND r.representative_id = (SELECT id FROM access.representative WHERE phone = $1)
+	   AND r.verdict = 'yes'`
+
+// ErrNoChild is a child that the asker may not know of, or that does not exist:
+// outside there is no difference.
+var ErrNoChild = errors.New("no such child")
+
+// ChildOf is [May] for the owner of a phone and one child, with what a page
+// about the child needs. It returns [ErrNoChild] when the answer is not [Yes].
+func ChildOf(ctx context.Context, q pg.Querier, number phone.Number, child ledger.PersonID, at time.Time) (Child, error) {
+	rows, err := q.Query(ctx, childOf, number, child, at)
+	if err != nil {
+		return Child{}, fmt.Errorf("ask whether a phone may know of person %d: %w", child, err)
+	}
+	c, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Child])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Child{}, ErrNoChild
+	}
+	if err != nil {
+		return Child{}, fmt.Errorf("ask whether a phone may know of person %d: %w", child, err)
+	}
+	return c, nil
+}

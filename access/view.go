@@ -2,7 +2,11 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,25 +64,102 @@ func LogView(ctx context.Context, q pg.Querier, views []View) error {
 	return nil
 }
 
-// Views returns the newest looks at a child's data made before a moment, newest
-// first, for the child's representatives to read. The caller asks [May] first.
-func Views(ctx context.Context, q pg.Querier, child ledger.PersonID, before time.Time, limit int) ([]View, error) {
-	rows, err := q.Query(ctx, `
-		SELECT actor_kind, actor_id, child_id, what, channel, at
-		  FROM access.view_log
-		 WHERE child_id = $1 AND at < $2
-		 ORDER BY at DESC
-		 LIMIT $3`, child, before, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read the views of person %d: %w", child, err)
+// ViewPage says where a page of the log begins: the zero ViewPage is the newest view.
+type ViewPage struct {
+	Before time.Time
+	id     int64
+}
+
+// String writes the place for a link; [ParseViewPage] reads it.
+func (p ViewPage) String() string {
+	if p.Before.IsZero() {
+		return ""
 	}
+	return fmt.Sprintf("%d.%d", p.Before.UnixMicro(), p.id)
+}
+
+// ParseViewPage reads what String has written; the empty text is the newest page.
+func ParseViewPage(text string) (ViewPage, error) {
+	if text == "" {
+		return ViewPage{}, nil
+	}
+	at, id, found := strings.Cut(text, ".")
+	micros, err := strconv.ParseInt(at, 10, 64)
+	p := ViewPage{Before: time.UnixMicro(micros)}
+	if err == nil {
+		p.id, err = strconv.ParseInt(id, 10, 64)
+	}
+	// PostgreSQL's years end at 294276.
+	if !found || err != nil || p.Before.Year() < 2000 || p.Before.Year() > 9999 {
+		return ViewPage{}, errors.New("not a place in the log of views")
+	}
+	return p, nil
+}
+
+const viewsOf = `
+	SELECT actor_kind, actor_id, child_id, what, channel, at, id
+	  FROM access.view_log
+	 WHERE child_id = $1 AND at <= $2 AND (at, id) < ($2, $3)
+	 ORDER BY at DESC, id DESC
+	 LIMIT $4`
+
+// Views returns a page of the looks at a child's data, newest first, for the
+// child's representatives to read, and where the next page begins; its zero
+// value is the end. The caller asks [May] first.
+func Views(ctx context.Context, q pg.Querier, child ledger.PersonID, page ViewPage, limit int) ([]View, ViewPage, error) {
+	if page.Before.IsZero() {
+		page = ViewPage{Before: time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)}
+	}
+	rows, err := q.Query(ctx, viewsOf, child, page.Before, page.id, limit)
+	if err != nil {
+		return nil, ViewPage{}, fmt.Errorf("read the views of person %d: %w", child, err)
+	}
+	var next ViewPage
 	views, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (View, error) {
 		var v View
-		err := row.Scan(&v.Who.Kind, &v.Who.ID, &v.Child, &v.What, &v.Channel, &v.At)
+		err := row.Scan(&v.Who.Kind, &v.Who.ID, &v.Child, &v.What, &v.Channel, &v.At, &next.id)
+		next.Before = v.At
 		return v, err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the views of person %d: %w", child, err)
+		return nil, ViewPage{}, fmt.Errorf("read the views of person %d: %w", child, err)
 	}
-	return views, nil
+	if len(views) < limit {
+		next = ViewPage{}
+	}
+	return views, next, nil
 }
+
+// Limits of a ViewLog.
+const (
+	viewRequests = 256 // requests whose looks share one statement
+	viewParallel = 2
+	viewTime     = 5 * time.Second
+)
+
+// ViewLog writes looks for many requests at once: those that meet share one
+// statement. Unlike a log that is written afterwards it loses none, since each
+// request waits for its own.
+type ViewLog struct{ gather *pg.Gatherer[[]View, struct{}] }
+
+// NewViewLog returns a ViewLog, to be closed after its users have ended.
+func NewViewLog(q pg.Querier) *ViewLog {
+	config := pg.GathererConfig{Max: viewRequests, Parallel: viewParallel}
+	return &ViewLog{pg.NewGatherer(config, func(ctx context.Context, batch [][]View) ([]struct{}, error) {
+		ctx, cancel := context.WithTimeout(ctx, viewTime)
+		defer cancel()
+		return make([]struct{}, len(batch)), LogView(ctx, q, slices.Concat(batch...))
+	})}
+}
+
+// Write returns when the looks are on record. Its caller shows nothing on an error.
+func (l *ViewLog) Write(ctx context.Context, views ...View) error {
+	if len(views) == 0 {
+		return nil
+	}
+	_, err := l.gather.Do(ctx, views)
+	return err
+}
+
+// Close waits for what is being written.
+func (l *ViewLog) Close() { l.gather.Close() }

@@ -42,7 +42,7 @@ func TestEveryViewIsLogged(t *testing.T) {
 
 	views := w.menu.views
 	w.must(views.flush(t.Context()))
-	logged, err := access.Views(t.Context(), w.pool, masha, now.Add(time.Second), 100)
+	logged, _, err := access.Views(t.Context(), w.pool, masha, access.ViewPage{}, 100)
 	w.must(err)
 	count := map[string]int{}
 	for _, v := range logged {
@@ -64,7 +64,7 @@ func TestEveryViewIsLogged(t *testing.T) {
 	if len(count) > 0 {
 		t.Errorf("logged besides: %v", count)
 	}
-	logged, err = access.Views(t.Context(), w.pool, w.people["Петя"], now.Add(time.Second), 100)
+	logged, _, err = access.Views(t.Context(), w.pool, w.people["Петя"], access.ViewPage{}, 100)
 	if err != nil || len(logged) != 1 {
 		t.Errorf("the other child of the father is logged %d times, %v", len(logged), err)
 	}

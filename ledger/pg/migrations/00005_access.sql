@@ -295,17 +295,19 @@ CREATE TABLE access.invitation_child (
 );
 
 -- One-time codes, hashed: single use, ten minutes, five tries. There is a row
--- for an unknown phone too, so that asking tells nothing.
+-- for an unknown phone too, so that asking tells nothing. The code itself is
+-- drawn later, by whoever sends it; until then no code is right.
 CREATE TABLE access.code (
     id         uuid PRIMARY KEY,
-    purpose    text NOT NULL CHECK (purpose IN ('sign_in', 'old_phone', 'new_phone')),
+    purpose    text NOT NULL CHECK (purpose IN ('sign_in', 'old_phone', 'new_phone', 'mailbox')),
     phone      text NOT NULL,
-    salt       bytea NOT NULL,
-    hash       bytea NOT NULL,
+    salt       bytea,
+    hash       bytea,
     tries      smallint NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL,
     expires_at timestamptz NOT NULL,
-    used_at    timestamptz
+    used_at    timestamptz,
+    CHECK ((salt IS NULL) = (hash IS NULL))
 );
 CREATE INDEX code_phone ON access.code (phone, created_at);
 CREATE INDEX code_expiry ON access.code (expires_at);
@@ -324,10 +326,39 @@ CREATE TABLE access.phone_change (
 CREATE INDEX phone_change_representative ON access.phone_change (representative_id, started_at);
 CREATE INDEX phone_change_started ON access.phone_change (started_at);
 
+-- A new mailbox, which is written to only after the code that was sent there
+-- has come back.
+CREATE TABLE access.mailbox_change (
+    id                uuid PRIMARY KEY,
+    representative_id bigint NOT NULL REFERENCES access.representative (id),
+    email             text NOT NULL,
+    code              uuid NOT NULL,
+    started_at        timestamptz NOT NULL
+);
+CREATE INDEX mailbox_change_representative ON access.mailbox_change (representative_id);
+CREATE INDEX mailbox_change_started ON access.mailbox_change (started_at);
+
+-- Who is signed in: the hash of a token of 256 random bits. A session belongs to
+-- a phone, because it was the phone that was proved; whose it is, is asked anew
+-- by every request. One that has ended has no row.
+CREATE TABLE access.session (
+    token_hash bytea PRIMARY KEY,
+    phone      text NOT NULL,
+    created_at timestamptz NOT NULL,
+    -- At most some minutes old.
+    seen_at    timestamptz NOT NULL,
+    expires_at timestamptz NOT NULL
+) WITH (fillfactor = 80);
+CREATE INDEX session_phone ON access.session (phone);
+CREATE INDEX session_expiry ON access.session (expires_at);
+
 -- Every view of a child's data: who, whose, what, by which way, when (D14).
 -- Append-only, for the representatives to read.
+CREATE SEQUENCE access.view_id;
 CREATE TABLE access.view_log (
     at         timestamptz NOT NULL,
+    -- Tells views of one moment apart, for who reads page by page.
+    id         bigint NOT NULL DEFAULT nextval('access.view_id'),
     child_id   bigint NOT NULL,
     actor_kind text NOT NULL CHECK (actor_kind IN ('representative', 'staff', 'registry', 'system', 'partner')),
     actor_id   text NOT NULL,
@@ -371,7 +402,8 @@ REVOKE EXECUTE ON FUNCTION access.forget_cards(timestamptz) FROM PUBLIC;
 
 GRANT SELECT, INSERT, UPDATE ON access.representative, access.guardian, access.consent, access.card TO zvonok_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON access.invitation, access.invitation_child, access.code,
-    access.phone_change, access.reader_form TO zvonok_app;
+    access.phone_change, access.mailbox_change, access.session, access.reader_form TO zvonok_app;
+GRANT USAGE ON SEQUENCE access.view_id TO zvonok_app;
 GRANT SELECT, INSERT ON access.guardian_event, access.card_event, access.view_log, access.card_kind TO zvonok_app;
 GRANT SELECT, INSERT, UPDATE (form) ON access.application TO zvonok_app;
 GRANT EXECUTE ON FUNCTION access.legal(timestamptz), access.rights(timestamptz), access.forget_views(timestamptz),
