@@ -74,7 +74,11 @@ type Recipient struct {
 }
 
 // Date is a day written like 2026-11-22.
-type Date struct{ time.Time }
+type Date struct {
+	time.Time
+	// wrong is a text that is no day; the check of the form names its field.
+	wrong string
+}
 
 // UnmarshalText reads the day.
 func (d *Date) UnmarshalText(text []byte) error {
@@ -82,20 +86,29 @@ func (d *Date) UnmarshalText(text []byte) error {
 	if err != nil || day.Year() < 1900 || day.Year() > 2200 {
 		return fmt.Errorf("%.20q is not a date like 2026-11-22", text)
 	}
-	d.Time = day
+	*d = Date{Time: day}
 	return nil
 }
 
 // MarshalText writes the day.
 func (d Date) MarshalText() ([]byte, error) { return []byte(d.Format(time.DateOnly)), nil }
 
-// UnmarshalJSON reads the day from a JSON string.
+// UnmarshalJSON reads the day from a JSON string. A text that is no day is kept
+// for the check of the form, which alone knows in which field it stands.
 func (d *Date) UnmarshalJSON(text []byte) error {
 	var day string
-	if err := json.Unmarshal(text, &day); err != nil {
-		return fmt.Errorf("%.20q is not a date like \"2026-11-22\"", text)
+	if err := json.Unmarshal(text, &day); err != nil || d.UnmarshalText([]byte(day)) != nil {
+		*d = Date{wrong: fmt.Sprintf("%.20s is not a date like \"2026-11-22\"", text)}
 	}
-	return d.UnmarshalText([]byte(day))
+	return nil
+}
+
+// check reports a day that is none.
+func (d *Date) check(path string, problems []FormProblem) []FormProblem {
+	if d == nil || d.wrong == "" {
+		return problems
+	}
+	return append(problems, FormProblem{path, d.wrong})
 }
 
 // MarshalJSON writes the day as a JSON string.
@@ -181,10 +194,12 @@ func (a *Application) check() (checked, []FormProblem) {
 	if a.Organisation == "" {
 		fail("organisation", "is needed")
 	}
-	if a.SignedOn.IsZero() {
+	problems = a.SignedOn.check("signed_on", problems)
+	problems = a.ConsentUntil.check("consent_until", problems)
+	if a.SignedOn.IsZero() && a.SignedOn.wrong == "" {
 		fail("signed_on", "is needed")
 	}
-	if a.ConsentUntil != nil && a.ConsentUntil.Before(a.SignedOn.Time) {
+	if a.ConsentUntil != nil && a.ConsentUntil.wrong == "" && a.ConsentUntil.Before(a.SignedOn.Time) {
 		fail("consent_until", "is before signed_on")
 	}
 	for i, purpose := range a.Purposes {
@@ -235,10 +250,12 @@ func (a *Application) check() (checked, []FormProblem) {
 		if recipient.Role != Trusted && recipient.Role != Companion {
 			fail(path+".role", "must be trusted or companion")
 		}
+		problems = recipient.BornOn.check(path+".born_on", problems)
+		problems = recipient.Until.check(path+".until", problems)
 		if recipient.BornOn != nil {
 			p.bornOn = recipient.BornOn.Time
 		}
-		if recipient.Until != nil && recipient.Until.Before(a.SignedOn.Time) {
+		if recipient.Until != nil && recipient.Until.wrong == "" && recipient.Until.Before(a.SignedOn.Time) {
 			fail(path+".until", "is before signed_on")
 		}
 		for j, code := range recipient.Children {

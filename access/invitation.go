@@ -46,6 +46,8 @@ type Invitation struct {
 	State      string    // pending, accepted, declined, cancelled, refused
 	CreatedAt  time.Time
 	ExpiresAt  time.Time
+	// Repeated tells of an answer of [Invite] that the invitation had been made before.
+	Repeated bool
 }
 
 // Proposal is a wish to give somebody access to children (R59).
@@ -88,6 +90,7 @@ func Invite(ctx context.Context, tx pgx.Tx, p Proposal, now time.Time) (Invitati
 		if i.State == "pending" && now.Before(i.ExpiresAt) && i.Phone == p.Phone && i.Until.Equal(p.Until) &&
 			sameName(i.FamilyName, p.FamilyName) && sameName(i.GivenName, p.GivenName) &&
 			slices.Equal(i.Children, p.Children) {
+			i.Repeated = true
 			return i, nil
 		}
 	}

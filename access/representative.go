@@ -143,6 +143,20 @@ func SetReading(ctx context.Context, tx pgx.Tx, id RepresentativeID, reading Rea
 	return nil
 }
 
+// SetLetters is [SetReading] that leaves the mailbox as it is.
+func SetLetters(ctx context.Context, tx pgx.Tx, id RepresentativeID, language string, translit bool, now time.Time) error {
+	tag, err := tx.Exec(ctx, `
+		UPDATE access.representative SET language = $2, translit = $3, reading_at = $4
+		 WHERE id = $1 AND erased_at IS NULL`, id, language, translit, now)
+	if err != nil {
+		return fmt.Errorf("store how representative %d reads: %w", id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNoRepresentative
+	}
+	return nil
+}
+
 // Member is one person of a child's circle in one role.
 type Member struct {
 	Representative RepresentativeID

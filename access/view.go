@@ -140,7 +140,9 @@ const (
 // ViewLog writes looks for many requests at once: those that meet share one
 // statement. Unlike a log that is written afterwards it loses none, since each
 // request waits for its own.
-type ViewLog struct{ gather *pg.Gatherer[[]View, struct{}] }
+type ViewLog struct {
+	gather *pg.Gatherer[[]View, struct{}]
+}
 
 // NewViewLog returns a ViewLog, to be closed after its users have ended.
 func NewViewLog(q pg.Querier) *ViewLog {

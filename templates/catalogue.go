@@ -107,6 +107,7 @@ var catalogue = map[key]entry{
 	"mail_blocked": mail("Givens"), "mail_alarm": mail("Time", "Givens"), "mail_absent": mail("Givens"),
 	"mail_invitation": mail(), "mail_day": mail("Date", "Givens"), "mail_week": mail("Dates", "Givens"),
 
+	"mail_code": mail(), "mail_code_text": mail("Code", "Minutes"),
 	"mail_alarm_text": mail(), "mail_absent_text": mail(), "mail_invitation_text": mail("Inviter", "Date"),
 	"mail_late": mail(), "mail_admitted": mail(), "mail_no_exit": mail(), "mail_no_entry": mail(),
 	"mail_brought": mail("Companion"), "mail_collected": mail("Companion"),

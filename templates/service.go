@@ -24,6 +24,25 @@ func (c LoginCode) SMS(s Style) string {
 	return s.text(k, values{"Code": cleanCode(c.Code), "Minutes": s.plural("minutes", c.Minutes)})
 }
 
+// MailboxCode carries the one-time code that confirms a new mailbox.
+type MailboxCode struct {
+	Code    string
+	Minutes int // how long it is good for
+}
+
+// Mail renders the message as a letter; the code is in its body only, which no
+// locked screen shows.
+func (c MailboxCode) Mail(l Language) Mail {
+	s := Style{Language: l}
+	return s.letter(page{
+		subject: s.text("mail_code", nil),
+		lead:    s.text("mail_code_text", values{"Code": cleanCode(c.Code), "Minutes": s.plural("minutes", c.Minutes)}),
+	})
+}
+
+// ServiceName is what the service is called.
+func ServiceName(l Language) string { return Style{Language: l}.text("mail_service", nil) }
+
 // OptedOut confirms that a phone gets no more SMS. It names no child: the word
 // STOP may come from anybody.
 type OptedOut struct{}

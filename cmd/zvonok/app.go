@@ -30,6 +30,7 @@ import (
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/lease"
 	"zvonok/gateway/notice"
+	"zvonok/gateway/parent"
 	"zvonok/gateway/push"
 	"zvonok/gateway/routing"
 	"zvonok/gateway/smpp"
@@ -262,15 +263,34 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 	a.stops.add("proofs of push delivery", func(context.Context) error { pusher.Close(); return nil })
 
+	// The parents.
+	book := ledger.NewBook(a.jobs)
+	book.Metrics = ledger.NewMetrics(a.registry)
+	canteen := meal.NewCanteen(book, a.jobs)
+	canteen.Metrics = meal.NewMetrics(a.registry)
+	proxies, err := networks("http.proxies", config.HTTP.Proxies)
+	if err != nil {
+		return nil, err
+	}
+	parents, err := parent.New(parent.Config{
+		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts,
+		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
+	})
+	if err != nil {
+		return nil, err
+	}
+
 	// The workers.
 	workers := river.NewWorkers()
 	sender.Register(workers)
 	mailer.Register(workers)
 	pusher.Register(workers)
 	teller.Register(workers)
+	parents.RegisterWorkers(workers)
 	queues := sender.Queues()
 	maps.Copy(queues, mailer.Queues())
 	maps.Copy(queues, pusher.Queues())
+	maps.Copy(queues, parent.Queues())
 	queues[river.QueueDefault] = river.QueueConfig{MaxWorkers: noticeWorkers}
 	client, err := river.NewClient(riverpgxv5.New(queuePool), &river.Config{
 		ID: name, Schema: pg.RiverSchema, Queues: queues, Workers: workers, Logger: quiet(log.With("part", "queue")),
@@ -355,11 +375,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 
 	// Devices and everything else that comes over HTTP.
-	book := ledger.NewBook(a.jobs)
-	book.Metrics = ledger.NewMetrics(a.registry)
 	recorder := door.NewRecorder(a.jobs)
-	canteen := meal.NewCanteen(book, a.jobs)
-	canteen.Metrics = meal.NewMetrics(a.registry)
 	background("absences", func(ctx context.Context) {
 		every(ctx, absenceInterval, log, "look for absences", func(ctx context.Context) error {
 			made, err := recorder.CheckAbsence(ctx, pool, now())
@@ -387,9 +403,12 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	})
 	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener
 	mux := http.NewServeMux()
-	intake.Register(apidoc.New(mux, version))
+	api := apidoc.New(mux, version)
+	intake.Register(api)
+	parents.Register(api)
+	a.stops.add("parents", func(context.Context) error { parents.Close(); return nil }) // after their listener
 	banks := topup.NewEndpoints(topup.Config{
-		Pool: pool, Book: book, Log: log.With("part", "topup"), Metrics: topup.NewMetrics(a.registry), Now: now,
+		Pool: pool, Book: book, TrustedProxies: proxies, Log: log.With("part", "topup"), Metrics: topup.NewMetrics(a.registry), Now: now,
 	})
 	a.stops.add("banks", func(context.Context) error { banks.Close(); return nil })
 	mux.Handle("/pay/", banks.Handler())
@@ -668,4 +687,17 @@ func ussdLinks(config Config) ([]ussd.Link, error) {
 		})
 	}
 	return links, nil
+}
+
+// networks reads a list of networks such as 192.0.2.0/24.
+func networks(key string, texts []string) ([]netip.Prefix, error) {
+	var list []netip.Prefix
+	for _, text := range texts {
+		network, err := netip.ParsePrefix(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %q is not a network such as 192.0.2.0/24", key, text)
+		}
+		list = append(list, network)
+	}
+	return list, nil
 }

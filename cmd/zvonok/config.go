@@ -55,6 +55,8 @@ type HTTPConfig struct {
 	Listen string `toml:"listen"` // host:port; port 0 picks a free one
 	// PublicURL is the listener as the world sees it, for links in letters; empty: letters have no links.
 	PublicURL string `toml:"public_url"`
+	// Proxies are the networks of our own proxies: whom they name in X-Forwarded-For is believed.
+	Proxies []string `toml:"proxies"`
 }
 
 // page is the address of one of our pages as the world sees it, "" without a public address.

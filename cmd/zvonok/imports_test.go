@@ -31,6 +31,10 @@ var narrower = map[string][]string{
 	"gateway/routing":         {"gateway/carrier", "gateway/delivery", "access/phone", "ledger/pg"},
 	"gateway/email":           {},
 	"gateway/email/emailtest": {},
+	"gateway/parent": {
+		"access", "access/door", "access/phone", "access/reader", "gateway/carrier", "gateway/delivery", "gateway/notice",
+		"gateway/push", "gateway/subscription", "ledger", "ledger/meal", "ledger/money", "ledger/pg", "templates",
+	},
 }
 
 // TestImportsGoOneWay keeps the plan of rooms true: a package that imports

@@ -37,6 +37,7 @@ type commands struct {
 	Import    importCommand    `cmd:"" help:"Import registry files from a folder, all or nothing."`
 	Generate  generateCommand  `cmd:"" help:"Make a synthetic city of any size, straight into the database."`
 	Key       keyCommands      `cmd:"" help:"Device keys of doors, tills and staff tablets."`
+	Application applicationCommands `cmd:"" help:"Applications for informing, as schools key them in."`
 	Absence   absenceCommands  `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
 	Partner   partnerCommands  `cmd:"" help:"Banks and terminals that take top-ups."`
 	Operators operatorsCommand `cmd:"" help:"A live table of the mobile operators and what limits each now."`

@@ -101,13 +101,36 @@ func (t *Teller) join(ctx context.Context, tx pgx.Tx, messages []*message, now t
 	return delivery.Extend(ctx, tx, extensions)
 }
 
-// linger lets a message to a phone of several children wait for the others,
-// where the organisation has set it.
+// linger lets a message to a phone of several children wait for the others, as
+// long as the recipient has chosen, or else the organisation.
 func linger(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
-	var who []access.RepresentativeID
+	var family []access.RepresentativeID
 	for _, m := range messages {
 		if m.lingers() {
-			who = append(who, m.members[0].listener.Representative)
+			family = append(family, m.members[0].listener.Representative)
+		}
+	}
+	if len(family) == 0 {
+		return nil
+	}
+	chosen, err := subscription.MergeWaits(ctx, tx, family)
+	if err != nil {
+		return err
+	}
+	waits := map[*message]time.Duration{}
+	var who []access.RepresentativeID
+	for _, m := range messages {
+		if !m.lingers() {
+			continue
+		}
+		c := m.members[0]
+		wait, own := chosen[c.listener.Representative]
+		if !own {
+			wait = c.news.mergeWait
+		}
+		if wait > 0 {
+			waits[m] = wait
+			who = append(who, c.listener.Representative)
 		}
 	}
 	if len(who) == 0 {
@@ -128,15 +151,17 @@ func linger(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) 
 	if _, err := pgx.ForEachRow(rows, []any{&id, &count}, func() error { children[id] = count; return nil }); err != nil {
 		return fmt.Errorf("count the children of phones: %w", err)
 	}
-	for _, m := range messages {
-		if m.lingers() && children[m.members[0].listener.Representative] > len(m.members) {
-			m.wait = now.Add(m.members[0].news.mergeWait)
+	for m, wait := range waits {
+		if children[m.members[0].listener.Representative] > len(m.members) {
+			m.wait = now.Add(wait)
 		}
 	}
 	return nil
 }
 
+// lingers tells whether the message might wait: it is a family's, and has not
+// joined one that waits.
 func (m *message) lingers() bool {
 	c := m.members[0]
-	return c.channel == subscription.SMS && c.news.family != (family{}) && c.news.mergeWait > 0 && m.joins == nil
+	return c.channel == subscription.SMS && c.news.family != (family{}) && m.joins == nil
 }

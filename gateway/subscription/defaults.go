@@ -3,6 +3,7 @@ package subscription
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -105,4 +106,15 @@ func loadThresholds(ctx context.Context, tx pgx.Tx, thresholds []ledger.Threshol
 		thresholds = thresholds[n:]
 	}
 	return nil
+}
+
+// Enrol takes an application with all that it brings: what [access.TakeApplication]
+// grants, and the first wishes of those who are newcomers by it. Its errors are
+// those of TakeApplication.
+func Enrol(ctx context.Context, tx pgx.Tx, form access.Application, by access.Actor, now time.Time) (access.Taken, error) {
+	taken, err := access.TakeApplication(ctx, tx, form, by, now)
+	if err != nil {
+		return access.Taken{}, err
+	}
+	return taken, Welcome(ctx, tx, NewcomersOf(form, taken))
 }

@@ -32,7 +32,7 @@ func Forget(ctx context.Context, tx pgx.Tx) (int64, error) {
 	if err := ledger.RemoveThresholds(ctx, tx, thresholds); err != nil {
 		return 0, err
 	}
-	for _, table := range []string{"choice", "fallback"} {
+	for _, table := range []string{"choice", "fallback", "merge"} {
 		if _, err := tx.Exec(ctx, `
 			DELETE FROM subscription.`+table+` s USING access.representative r
 			 WHERE r.id = s.representative_id AND r.erased_at IS NOT NULL`); err != nil {

@@ -223,35 +223,59 @@ func mergeMenu(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report *
 // Menu returns the meals of a day in the order of the day, each with its dishes
 // by name.
 func Menu(ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, day time.Time) ([]MenuMeal, error) {
+	days, err := Menus(ctx, q, organisation, day, day)
+	if err != nil || len(days) == 0 {
+		return nil, err
+	}
+	return days[0].Meals, nil
+}
+
+// MenuDay is what a canteen offers on a day, at midnight UTC.
+type MenuDay struct {
+	Day   time.Time
+	Meals []MenuMeal
+}
+
+// Menus returns the menus from one day to another, both included, by day; days
+// without a menu are left out. It is one query.
+func Menus(ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, from, to time.Time) ([]MenuDay, error) {
 	rows, err := q.Query(ctx, `
-		SELECT meal, dish, category, (portion_g * 1000)::bigint, (kcal * 1000)::bigint, (protein_g * 1000)::bigint,
+		SELECT day, meal, dish, category, (portion_g * 1000)::bigint, (kcal * 1000)::bigint, (protein_g * 1000)::bigint,
 		       (fat_g * 1000)::bigint, (carbohydrate_g * 1000)::bigint, allergens, price
 		  FROM meal.menu
-		 WHERE organisation_id = $1 AND day = $2
-		 ORDER BY array_position(ARRAY['breakfast', 'second_breakfast', 'lunch', 'snack', 'dinner', 'supper'], meal),
-		          meal, dish`, organisation, day)
+		 WHERE organisation_id = $1 AND day BETWEEN $2 AND $3
+		 ORDER BY day,
+		          array_position(ARRAY['breakfast', 'second_breakfast', 'lunch', 'snack', 'dinner', 'supper'], meal),
+		          meal, dish`, organisation, from, to)
 	if err != nil {
-		return nil, fmt.Errorf("read a menu: %w", err)
+		return nil, fmt.Errorf("read menus: %w", err)
 	}
-	var meals []MenuMeal
-	var name string
+	defer rows.Close()
+	var days []MenuDay
 	for rows.Next() {
-		var d Dish
-		if err := rows.Scan(&name, &d.Name, &d.Category, &d.Portion, &d.Energy, &d.Protein, &d.Fat, &d.Carbohydrate,
-			&d.Allergens, &d.Price); err != nil {
-			rows.Close()
-			return nil, fmt.Errorf("read a menu: %w", err)
+		var (
+			d    Dish
+			day  time.Time
+			name string
+		)
+		if err := rows.Scan(&day, &name, &d.Name, &d.Category, &d.Portion, &d.Energy, &d.Protein, &d.Fat,
+			&d.Carbohydrate, &d.Allergens, &d.Price); err != nil {
+			return nil, fmt.Errorf("read menus: %w", err)
 		}
-		if len(meals) == 0 || meals[len(meals)-1].Meal != name {
-			meals = append(meals, MenuMeal{Meal: name})
+		if len(days) == 0 || !days[len(days)-1].Day.Equal(day) {
+			days = append(days, MenuDay{Day: day})
 		}
-		last := &meals[len(meals)-1]
-		last.Dishes = append(last.Dishes, d)
+		last := &days[len(days)-1]
+		if n := len(last.Meals); n == 0 || last.Meals[n-1].Meal != name {
+			last.Meals = append(last.Meals, MenuMeal{Meal: name})
+		}
+		meal := &last.Meals[len(last.Meals)-1]
+		meal.Dishes = append(meal.Dishes, d)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("read a menu: %w", err)
+		return nil, fmt.Errorf("read menus: %w", err)
 	}
-	return meals, nil
+	return days, nil
 }
 
 // RepeatMenu lays out a cycle menu: the days from first, cycle days of them, are

@@ -2,6 +2,7 @@ package meal
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -54,8 +55,12 @@ func (r *Rules) Left() *money.Amount {
 	return &left
 }
 
+// ErrRule is a rule that cannot be: a limit out of bounds, too many bans, a ban
+// on nothing.
+var ErrRule = errors.New("no such rule")
+
 // SetLimit sets how much a child may spend in the buffet on a day; nil lifts the
-// limit. by is the representative who decided.
+// limit. by is the representative who decided. It returns [ErrRule].
 func SetLimit(
 	ctx context.Context, tx pgx.Tx, person ledger.PersonID, limit *money.Amount, by int64, now time.Time,
 ) error {
@@ -66,7 +71,7 @@ func SetLimit(
 		return nil
 	}
 	if *limit < 0 || *limit > maxTotal {
-		return fmt.Errorf("set a limit: %s is not 0 to %s", *limit, maxTotal)
+		return fmt.Errorf("%w: %s is not 0 to %s", ErrRule, *limit, maxTotal)
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO meal.spending_limit (person_id, amount, set_by, set_at)
@@ -79,10 +84,11 @@ func SetLimit(
 	return nil
 }
 
-// SetBans replaces the bans of a child. by is the representative who decided.
+// SetBans replaces the bans of a child. by is the representative who decided. It
+// returns [ErrRule].
 func SetBans(ctx context.Context, tx pgx.Tx, person ledger.PersonID, bans []Ban, by int64, now time.Time) error {
 	if len(bans) > maxBans {
-		return fmt.Errorf("set bans: at most %d, not %d", maxBans, len(bans))
+		return fmt.Errorf("%w: at most %d bans, not %d", ErrRule, maxBans, len(bans))
 	}
 	kinds, values := make([]string, len(bans)), make([]string, len(bans))
 	for i, ban := range bans {
@@ -90,10 +96,10 @@ func SetBans(ctx context.Context, tx pgx.Tx, person ledger.PersonID, bans []Ban,
 		switch ban.Kind {
 		case BanDish, BanCategory, BanAllergen:
 		default:
-			return fmt.Errorf("set bans: a ban is on a dish, a category or an allergen, not %q", ban.Kind)
+			return fmt.Errorf("%w: a ban is on a dish, a category or an allergen", ErrRule)
 		}
 		if values[i] == "" || len(values[i]) > maxWord {
-			return fmt.Errorf("set bans: what is banned has 1 to %d bytes", maxWord)
+			return fmt.Errorf("%w: what is banned has 1 to %d bytes", ErrRule, maxWord)
 		}
 	}
 	if _, err := tx.Exec(ctx, `

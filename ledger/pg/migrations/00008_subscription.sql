@@ -49,4 +49,11 @@ CREATE TABLE subscription.fallback (
     UNIQUE (representative_id, channel)
 );
 
+-- How long a message to a recipient of several children waits for a sibling's
+-- news (spec/notices.md); without a row as long as the organisation says.
+CREATE TABLE subscription.merge (
+    representative_id bigint PRIMARY KEY REFERENCES access.representative (id),
+    wait              interval NOT NULL CHECK (wait BETWEEN interval '0' AND interval '90 seconds')
+);
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA subscription TO zvonok_app;
