@@ -273,7 +273,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	parents, err := parent.New(parent.Config{
-		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts,
+		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts.Texts,
 		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
 	})
 	if err != nil {

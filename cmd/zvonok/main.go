@@ -31,24 +31,24 @@ const (
 type commands struct {
 	Config string `help:"Settings file (TOML). Default: zvonok.toml if it is there." type:"path" placeholder:"FILE"`
 
-	Serve     serveCommand     `cmd:"" help:"Run the gateway and all HTTP listeners; several may run on one database."`
-	Demo      demoCommand      `cmd:"" help:"Run a demo city: private PostgreSQL, gateway, an operator in a box with a page of phones, a mail catcher."`
-	Migrate   migrateCommand   `cmd:"" help:"Bring the database to this version (serve does it too, under a lock)."`
-	Import    importCommand    `cmd:"" help:"Import registry files from a folder, all or nothing."`
-	Generate  generateCommand  `cmd:"" help:"Make a synthetic city of any size, straight into the database."`
-	Key       keyCommands      `cmd:"" help:"Device keys of doors, tills and staff tablets."`
+	Serve       serveCommand        `cmd:"" help:"Run the gateway and all HTTP listeners; several may run on one database."`
+	Demo        demoCommand         `cmd:"" help:"Run a demo city: private PostgreSQL, gateway, an operator in a box with a page of phones, a mail catcher."`
+	Migrate     migrateCommand      `cmd:"" help:"Bring the database to this version (serve does it too, under a lock)."`
+	Import      importCommand       `cmd:"" help:"Import registry files from a folder, all or nothing."`
+	Generate    generateCommand     `cmd:"" help:"Make a synthetic city of any size, straight into the database."`
+	Key         keyCommands         `cmd:"" help:"Device keys of doors, tills and staff tablets."`
 	Application applicationCommands `cmd:"" help:"Applications for informing, as schools key them in."`
-	Absence   absenceCommands  `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
-	Partner   partnerCommands  `cmd:"" help:"Banks and terminals that take top-ups."`
-	Operators operatorsCommand `cmd:"" help:"A live table of the mobile operators and what limits each now."`
-	Operator  operatorCommands `cmd:"" help:"Checks of one mobile operator."`
-	Explain   explainCommand   `cmd:"" help:"Everything that happened to one event: recorded, who may know, what was sent, or why nobody was told."`
-	Ledger    ledgerCommands   `cmd:"" help:"The books."`
-	Report    reportCommands   `cmd:"" help:"Reports for providers and accountants, as a table, CSV, a spreadsheet or JSON."`
-	Menu      menuCommands     `cmd:"" help:"Menus of the canteens."`
-	Recall    recallCommand    `cmd:"" help:"Stop messages that have not left, and cancel what operators still hold."`
-	Templates templatesCommand `cmd:"" help:"The texts people read: list, measure, and the form operators register."`
-	Version   versionCommand   `cmd:"" help:"Print the version."`
+	Absence     absenceCommands     `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
+	Partner     partnerCommands     `cmd:"" help:"Banks and terminals that take top-ups."`
+	Operators   operatorsCommand    `cmd:"" help:"A live table of the mobile operators and what limits each now."`
+	Operator    operatorCommands    `cmd:"" help:"Checks of one mobile operator."`
+	Explain     explainCommand      `cmd:"" help:"Everything that happened to one event: recorded, who may know, what was sent, or why nobody was told."`
+	Ledger      ledgerCommands      `cmd:"" help:"The books."`
+	Report      reportCommands      `cmd:"" help:"Reports for providers and accountants, as a table, CSV, a spreadsheet or JSON."`
+	Menu        menuCommands        `cmd:"" help:"Menus of the canteens."`
+	Recall      recallCommand       `cmd:"" help:"Stop messages that have not left, and cancel what operators still hold."`
+	Templates   templatesCommand    `cmd:"" help:"The texts people read: list, measure, and the form operators register."`
+	Version     versionCommand      `cmd:"" help:"Print the version."`
 }
 
 // console is where a command reads and writes; a test gives its own.

@@ -76,7 +76,7 @@ func TestAnyOtherTextIsAnsweredWithTheBalanceTenTimesADay(t *testing.T) {
 		t.Errorf("%d answers with the next day's", n)
 	}
 	// The parents read in the access log who looked, by which way (D14).
-	views, err := access.Views(t.Context(), b.pool, b.people["petya"], b.now.Add(time.Second), 100)
+	views, _, err := access.Views(t.Context(), b.pool, b.people["petya"], access.ViewPage{}, 100)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -224,7 +224,7 @@ func (s routes) tellInvited(ctx context.Context, tx pgx.Tx, v visitor, i access.
 	if err != nil || health[string(i.Phone)].OptedOut {
 		return err
 	}
-	style := templates.Style{Language: templates.RU, Texts: s.texts}
+	style := templates.Style{Language: templates.RU, Texts: s.texts()}
 	invited, err := access.RepresentativeByPhone(ctx, tx, i.Phone)
 	switch {
 	case err == nil:

@@ -42,7 +42,7 @@ type API struct {
 	book    *ledger.Book
 	canteen *meal.Canteen
 	push    *push.Sender
-	texts   *templates.Texts
+	texts   func() *templates.Texts
 	views   *access.ViewLog
 	guard   *guard
 	log     *slog.Logger
@@ -58,7 +58,8 @@ type Config struct {
 	Book    *ledger.Book
 	Canteen *meal.Canteen
 	Push    *push.Sender
-	Texts   *templates.Texts // nil: the built-in ones
+	// Texts are the texts of the moment; nil: the built-in ones.
+	Texts func() *templates.Texts
 	// PublicURL is our HTTP listener as the world sees it; "" when it is not told.
 	PublicURL string
 	// Proxies are ours: what the last of them says in X-Forwarded-For is believed.
@@ -70,6 +71,9 @@ type Config struct {
 
 // New returns an API. It fails when PublicURL is not an origin.
 func New(c Config) (*API, error) {
+	if c.Texts == nil {
+		c.Texts = templates.Builtin
+	}
 	guard, err := newGuard(c.PublicURL, c.Proxies, c.Now)
 	if err != nil {
 		return nil, err

@@ -55,8 +55,8 @@ func TestNoRouteReadsHistoryFromEndToEnd(t *testing.T) {
 		`INSERT INTO door.pass (event_id, at, received_at, person_id, organisation_id, building_id, device_id, direction, kind, merged, suspected, inferred, silent)
 		 SELECT 1000000 + n, timestamptz '2026-11-23 10:00' - n * interval '1 minute', '2026-11-23', 1 + n % 2000, 1, 1, 1, 1 + n % 2, 1, false, false, false, false
 		   FROM generate_series(1, $1) n`,
-		`INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, device_id, seq, total, at, day, offline, kind, meal, booked, payee_code)
-		 SELECT 2000000 + n, n, 1 + n % 2000, 1, 1, n, 100, '2026-11-01', date '2026-11-23' - n % 60, false, 'subsidised', 'lunch', 'budget', 'kp'
+		`INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, device_id, seq, total, at, day, booked_on, offline, kind, meal, booked, payee_code)
+		 SELECT 2000000 + n, n, 1 + n % 2000, 1, 1, n, 100, '2026-11-01', date '2026-11-23' - n % 60, date '2026-11-23' - n % 60, false, 'subsidised', 'lunch', 'budget', 'kp'
 		   FROM generate_series(1, $1) n`,
 		`INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
 		 SELECT 1, date '2020-01-01' + n / 20, 'lunch', 'dish ' || n, 100 FROM generate_series(1, $1) n ON CONFLICT DO NOTHING`,

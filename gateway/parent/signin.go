@@ -97,7 +97,7 @@ const codeMinutes = int(access.CodeLife / time.Minute)
 // send queues an SMS with a code, before everything else. One whose outcome is
 // unknown is not sent again: the person asks for another code.
 func (a *API) send(ctx context.Context, tx pgx.Tx, to phone.Number, text func(templates.Style) string, now time.Time) error {
-	style := templates.Style{Language: templates.RU, Texts: a.texts}
+	style := templates.Style{Language: templates.RU, Texts: a.texts()}
 	owner, err := access.RepresentativeByPhone(ctx, tx, to)
 	switch {
 	case err == nil:

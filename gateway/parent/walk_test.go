@@ -39,7 +39,7 @@ func (w *world) operations() []operation {
 // family is what belongs to the Petrovs.
 type family struct {
 	child, order, invitation, representative, browser int64
-	request                                  string // of a change of phone
+	request                                           string // of a change of phone
 }
 
 // path fills a path with the family's ids.
