@@ -2,6 +2,7 @@ package access
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -30,7 +31,10 @@ var cardTable = registry.Table[cardLine]{
 func parseCard(line *registry.Line) cardLine {
 	row := cardLine{kind: line.Code("kind"), ending: line.Date("valid_until")}
 	uid, err := ParseUID(line.Text("uid"))
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrPartUID):
+		line.Fail("uid", "is the first part of a longer identifier (88 and three octets); give all of it")
+	case err != nil:
 		line.Fail("uid", "is not 4 to 10 octets in hexadecimal")
 	}
 	row.uid = uid

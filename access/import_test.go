@@ -374,9 +374,11 @@ func TestEachBadLineOfCardsIsNamed(t *testing.T) {
 		"9A3F1065,p-1,own,,",           // 14
 		"9A3F1066,,own,",               // 15
 		"04A1B2C3D4E580,p-3,bracelet,", // 16: good
+		"8804A1B2,p-1,own,",            // 17: what a reader makes of a longer one
 	), map[int]string{
 		3: "uid", 4: "uid", 5: `"p-77" is not known`, 6: `"ring" is not known`, 7: "valid_until", 8: "date like",
 		9: "stands in line 2", 10: "stands in line 2", 12: "cannot tell", 13: "person_id", 14: "fields", 15: "person_id is empty",
+		17: "first part of a longer identifier",
 	})
 	w.problems(w.cards(
 		"AAAAAAAA,p-2,own,",          // 2

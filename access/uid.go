@@ -21,20 +21,31 @@ const (
 // ErrUID is an identifier that no card can have.
 var ErrUID = errors.New("a card identifier is 4 to 10 octets in hexadecimal")
 
+// ErrPartUID is what a reader reports that has read only the first part of a
+// longer identifier: 88 and three octets of it.
+var ErrPartUID = fmt.Errorf("four octets that begin with 88 are the first part of a longer identifier, read all of it: %w", ErrUID)
+
 // UID is the identifier of a card as it is printed and stored: 4 to 10 octets
 // in upper-case hexadecimal, in the order in which the card sends them.
 type UID string
 
 // ParseUID takes an identifier as people and devices write it: hexadecimal of
 // any case, octets optionally separated by spaces, colons or hyphens. It
-// returns [ErrUID] for anything else.
+// returns [ErrUID] for anything else, and [ErrPartUID] for a part of one: a card
+// kept by that would be found by no reader.
 func ParseUID(raw string) (UID, error) {
 	octets, err := parseOctets(raw)
 	if err != nil || len(octets) < minUIDOctets || len(octets) > maxUIDOctets {
 		return "", ErrUID
 	}
+	if isPart(octets) {
+		return "", ErrPartUID
+	}
 	return uidOf(octets), nil
 }
+
+// isPart reports whether the octets are the first part of a longer identifier.
+func isPart(octets []byte) bool { return len(octets) == 4 && octets[0] == cascadeTag }
 
 func uidOf(octets []byte) UID {
 	return UID(strings.ToUpper(hex.EncodeToString(octets)))
@@ -187,18 +198,10 @@ func (p Profile) Read(raw string) (UID, Part, error) {
 	}
 	switch {
 	// Of a longer identifier's last four octets any may be the first, so there it says nothing.
-	case len(octets) == 4 && octets[0] == cascadeTag && (p.Kept == 0 || p.Reversed):
+	case isPart(octets) && (p.Kept == 0 || p.Reversed):
 		return uidOf(octets[1:]), Head3, nil
-	case p.Kept == 3 && p.Reversed:
-		return uidOf(octets), Head3, nil
-	case p.Kept == 3:
-		return uidOf(octets), Tail3, nil
-	case p.Kept == 4 && p.Reversed:
-		return uidOf(octets), Head4, nil
-	case p.Kept == 4:
-		return uidOf(octets), Tail4, nil
 	default:
-		return uidOf(octets), Whole, nil
+		return uidOf(octets), p.Part(), nil
 	}
 }
 
@@ -218,6 +221,22 @@ func (p Profile) reported(raw string) ([]byte, error) {
 		return nil, ErrUID
 	}
 	return octets, nil
+}
+
+// Part is which octets of an identifier a reader of this profile keeps.
+func (p Profile) Part() Part {
+	switch {
+	case p.Kept == 3 && p.Reversed:
+		return Head3
+	case p.Kept == 3:
+		return Tail3
+	case p.Kept == 4 && p.Reversed:
+		return Head4
+	case p.Kept == 4:
+		return Tail4
+	default:
+		return Whole
+	}
 }
 
 // Show returns what a reader of this profile reports for a card: the other

@@ -49,6 +49,19 @@ func TestAnIdentifierIsTakenAsPeopleWriteIt(t *testing.T) {
 }
 
 // The card of spec/door.md, whose Wiegand-26 numbers were worked out by hand.
+// A reader never reports such a card as it was keyed in, so it must not be keyed in.
+func TestAPartOfALongerIdentifierIsNoIdentifier(t *testing.T) {
+	t.Parallel()
+	if _, err := ParseUID("88 04 A1 B2"); !errors.Is(err, ErrPartUID) || !errors.Is(err, ErrUID) {
+		t.Errorf("88 and three octets: %v", err)
+	}
+	for _, raw := range []string{"8804A1B2C3", "04880000", "88112233445566"} {
+		if _, err := ParseUID(raw); err != nil {
+			t.Errorf("%s: %v", raw, err)
+		}
+	}
+}
+
 func TestReadersReportOneCardInManyForms(t *testing.T) {
 	t.Parallel()
 	const card UID = "9A3F105C"

@@ -195,12 +195,16 @@ func RaisedAlarms(
 // ErrNoAlarm says that there is no open alarm of that event.
 var ErrNoAlarm = errors.New("no such open alarm")
 
-// Settle notes that somebody has looked after an alarm. It returns [ErrNoAlarm]
-// when there is none or it was settled before.
-func Settle(ctx context.Context, q pg.Querier, event ledger.EventID, by access.Actor, now time.Time) error {
+// Settle notes that somebody has looked after an alarm of an organisation. It
+// returns [ErrNoAlarm] when there is none or it was settled before.
+func Settle(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, event ledger.EventID, by access.Actor,
+	now time.Time,
+) error {
 	tag, err := q.Exec(ctx, `
-		UPDATE door.alarm SET settled_at = $2, settled_by = $3 WHERE event_id = $1 AND settled_at IS NULL`,
-		event, now, by.String())
+		UPDATE door.alarm SET settled_at = $2, settled_by = $3
+		 WHERE event_id = $1 AND settled_at IS NULL AND organisation_id = $4`,
+		event, now, by.String(), organisation)
 	if err != nil {
 		return fmt.Errorf("settle the alarm of event %d: %w", event, err)
 	}

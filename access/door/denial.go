@@ -9,6 +9,7 @@ import (
 
 	"zvonok/access"
 	"zvonok/ledger"
+	"zvonok/ledger/pg"
 )
 
 // Denial is a door that refused somebody: a fact for staff, of which nobody else
@@ -59,4 +60,72 @@ func (r *Recorder) Deny(ctx context.Context, tx pgx.Tx, denials []Denial) error 
 		return fmt.Errorf("store %d denials: %w", n, err)
 	}
 	return nil
+}
+
+// Refused is a denial as staff see it.
+type Refused struct {
+	Event      ledger.EventID
+	At         time.Time
+	Building   string // the registry's id
+	Device     int64
+	Card       access.UID
+	Person     ledger.PersonID // 0 when the card is nobody's here
+	Direction  Direction       // 0 when the reader did not say
+	Reason     string
+	ReceivedAt time.Time
+}
+
+// Denials lists whom the doors of an organisation refused from a moment until
+// before another, the latest first, at most limit of them.
+func Denials(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, from, until time.Time, limit int,
+) ([]Refused, error) {
+	rows, err := q.Query(ctx, `
+		SELECT d.event_id, d.at, coalesce(b.code, ''), d.device_id, d.card_uid, coalesce(d.person_id, 0),
+		       coalesce(d.direction, 0), d.reason, d.received_at
+		  FROM door.denial d
+		  LEFT JOIN ledger.building b ON b.id = d.building_id
+		 WHERE d.organisation_id = $1 AND d.at >= $2 AND d.at < $3
+		 ORDER BY d.at DESC, d.event_id DESC
+		 LIMIT $4`, organisation, from, until, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the denials of organisation %d: %w", organisation, err)
+	}
+	denials, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Refused])
+	if err != nil {
+		return nil, fmt.Errorf("list the denials of organisation %d: %w", organisation, err)
+	}
+	return denials, nil
+}
+
+// Suspicion is a card that turned a door twice within seconds, as when a second
+// child passes on it (spec/door.md); for staff only.
+type Suspicion struct {
+	Event     ledger.EventID
+	At        time.Time
+	Person    ledger.PersonID
+	Building  string // the registry's id
+	Direction Direction
+}
+
+// Suspicions lists those of an organisation from a moment until before another,
+// which is meant for a day or a week: every pass of that time is looked at.
+func Suspicions(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, from, until time.Time,
+) ([]Suspicion, error) {
+	rows, err := q.Query(ctx, `
+		SELECT s.event_id, s.at, s.person_id, coalesce(b.code, ''), s.direction
+		  FROM ledger.person p
+		  JOIN door.pass s ON s.person_id = p.id AND s.at >= $2 AND s.at < $3 AND s.suspected
+		  LEFT JOIN ledger.building b ON b.id = s.building_id
+		 WHERE p.organisation_id = $1
+		 ORDER BY s.at DESC, s.event_id DESC`, organisation, from, until)
+	if err != nil {
+		return nil, fmt.Errorf("list the suspicions of organisation %d: %w", organisation, err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Suspicion])
+	if err != nil {
+		return nil, fmt.Errorf("list the suspicions of organisation %d: %w", organisation, err)
+	}
+	return list, nil
 }

@@ -10,58 +10,56 @@ import (
 	"time"
 
 	"github.com/xuri/excelize/v2"
-
-	"zvonok/ledger"
 )
 
-// columns are those of an exported list, named like those of the registry's files.
-var columns = []string{
-	"date", "kind", "group", "family_name", "given_name", "patronymic",
-	"status", "first_in", "last_out", "late_minutes", "incomplete", "reason",
+// Sheet is a list that people take into a spreadsheet: presence, attendance by
+// person or by group. Columns are named like those of the registry's files.
+type Sheet struct {
+	Name    string
+	Columns []string
+	Rows    iter.Seq[[]string]
 }
 
-// WriteCSV writes the days as UTF-8 CSV with a header line, times by the
-// organisation's clock. A cell that a spreadsheet would take for a formula is
-// made a text.
-func (a Attendance) WriteCSV(w io.Writer) error {
+// WriteCSV writes the sheet as UTF-8 CSV with a header line. A cell that a
+// spreadsheet would take for a formula is made a text (ASVS V1.2.10).
+func (s Sheet) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
-	if err := out.Write(columns); err != nil {
-		return fmt.Errorf("write attendance as CSV: %w", err)
+	if err := out.Write(s.Columns); err != nil {
+		return fmt.Errorf("write %s as CSV: %w", s.Name, err)
 	}
-	for cells := range a.rows() {
+	for cells := range s.Rows {
 		for i := range cells {
 			cells[i] = harmless(cells[i])
 		}
 		if err := out.Write(cells); err != nil {
-			return fmt.Errorf("write attendance as CSV: %w", err)
+			return fmt.Errorf("write %s as CSV: %w", s.Name, err)
 		}
 	}
 	out.Flush()
 	if err := out.Error(); err != nil {
-		return fmt.Errorf("write attendance as CSV: %w", err)
+		return fmt.Errorf("write %s as CSV: %w", s.Name, err)
 	}
 	return nil
 }
 
-// WriteXLSX writes the days as a workbook of one sheet, all cells texts.
-func (a Attendance) WriteXLSX(w io.Writer) error {
+// WriteXLSX writes the sheet as a workbook, all cells texts.
+func (s Sheet) WriteXLSX(w io.Writer) error {
 	book := excelize.NewFile()
 	defer book.Close()
-	if err := a.fill(book); err != nil {
-		return fmt.Errorf("write attendance as XLSX: %w", err)
+	if err := s.fill(book); err != nil {
+		return fmt.Errorf("write %s as XLSX: %w", s.Name, err)
 	}
 	if err := book.Write(w); err != nil {
-		return fmt.Errorf("write attendance as XLSX: %w", err)
+		return fmt.Errorf("write %s as XLSX: %w", s.Name, err)
 	}
 	return nil
 }
 
-func (a Attendance) fill(book *excelize.File) error {
-	const sheet = "attendance"
-	if err := book.SetSheetName(book.GetSheetName(0), sheet); err != nil {
+func (s Sheet) fill(book *excelize.File) error {
+	if err := book.SetSheetName(book.GetSheetName(0), s.Name); err != nil {
 		return err
 	}
-	out, err := book.NewStreamWriter(sheet)
+	out, err := book.NewStreamWriter(s.Name)
 	if err != nil {
 		return err
 	}
@@ -78,10 +76,10 @@ func (a Attendance) fill(book *excelize.File) error {
 	if err := out.SetPanes(&frozen); err != nil {
 		return err
 	}
-	if err := write(columns); err != nil {
+	if err := write(s.Columns); err != nil {
 		return err
 	}
-	for cells := range a.rows() {
+	for cells := range s.Rows {
 		if err := write(cells); err != nil {
 			return err
 		}
@@ -89,35 +87,88 @@ func (a Attendance) fill(book *excelize.File) error {
 	return out.Flush()
 }
 
-// rows yields the cells of each day.
-func (a Attendance) rows() iter.Seq[[]string] {
-	members := make(map[ledger.PersonID]Member, len(a.Members))
+// clockOf writes a time of day by the organisation's clock, "" for none.
+func clockOf(at time.Time, zone *time.Location) string {
+	if at.IsZero() {
+		return ""
+	}
+	return at.In(zone).Format("15:04")
+}
+
+// LateMinutes is how late somebody came, in begun minutes.
+func (d Day) LateMinutes() int { return int((d.LateBy + time.Minute - 1) / time.Minute) }
+
+// Sheet lists the days of the people, times by the organisation's clock.
+func (a Attendance) Sheet() Sheet {
+	members := make(map[int64]Member, len(a.Members))
 	for _, m := range a.Members {
-		members[m.Person] = m
+		members[int64(m.Person)] = m
 	}
-	clock := func(at time.Time) string {
-		if at.IsZero() {
-			return ""
-		}
-		return at.In(a.Organisation.Location).Format("15:04")
+	return Sheet{
+		Name: "attendance",
+		Columns: []string{
+			"date", "kind", "group", "family_name", "given_name", "patronymic",
+			"status", "first_in", "last_out", "late_minutes", "incomplete", "reason",
+		},
+		Rows: func(yield func([]string) bool) {
+			for _, day := range a.Days {
+				m := members[int64(day.Person)]
+				late, incomplete := "", "no"
+				if day.LateBy > 0 {
+					late = strconv.Itoa(day.LateMinutes())
+				}
+				if day.Incomplete {
+					incomplete = "yes"
+				}
+				zone := a.Organisation.Location
+				if !yield([]string{
+					day.Date.Format(time.DateOnly), string(m.Kind), m.Group, m.FamilyName, m.GivenName, m.Patronymic,
+					string(day.Status), clockOf(day.FirstIn, zone), clockOf(day.LastOut, zone), late, incomplete, day.Reason,
+				}) {
+					return
+				}
+			}
+		},
 	}
-	return func(yield func([]string) bool) {
-		for _, day := range a.Days {
-			m := members[day.Person]
-			late, incomplete := "", "no"
-			if day.LateBy > 0 {
-				late = strconv.Itoa(int((day.LateBy + time.Minute - 1) / time.Minute))
+}
+
+// GroupSheet lists the days of the groups.
+func (a Attendance) GroupSheet() Sheet {
+	return Sheet{
+		Name: "groups",
+		Columns: []string{
+			"date", "kind", "group", "listed", "present", "late", "excused", "missing", "incomplete",
+		},
+		Rows: func(yield func([]string) bool) {
+			for _, g := range a.ByGroup() {
+				if !yield([]string{
+					g.Date.Format(time.DateOnly), string(g.Kind), g.Group, strconv.Itoa(g.Listed), strconv.Itoa(g.Present),
+					strconv.Itoa(g.Late), strconv.Itoa(g.Excused), strconv.Itoa(g.Missing), strconv.Itoa(g.Incomplete),
+				}) {
+					return
+				}
 			}
-			if day.Incomplete {
-				incomplete = "yes"
+		},
+	}
+}
+
+// PresenceSheet lists who is inside.
+func PresenceSheet(people []Present) Sheet {
+	return Sheet{
+		Name: "presence",
+		Columns: []string{
+			"building", "address", "kind", "group", "family_name", "given_name", "patronymic", "since",
+		},
+		Rows: func(yield func([]string) bool) {
+			for _, p := range people {
+				if !yield([]string{
+					p.Building, p.Address, string(p.Kind), p.Group, p.FamilyName, p.GivenName, p.Patronymic,
+					p.Since.Format("15:04"),
+				}) {
+					return
+				}
 			}
-			if !yield([]string{
-				day.Date.Format(time.DateOnly), string(m.Kind), m.Group, m.FamilyName, m.GivenName, m.Patronymic,
-				string(day.Status), clock(day.FirstIn), clock(day.LastOut), late, incomplete, day.Reason,
-			}) {
-				return
-			}
-		}
+		},
 	}
 }
 

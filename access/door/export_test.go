@@ -24,7 +24,7 @@ func TestAttendanceIsExported(t *testing.T) {
 	must(t, err)
 
 	var file bytes.Buffer
-	must(t, a.WriteCSV(&file))
+	must(t, a.Sheet().WriteCSV(&file))
 	lines, err := csv.NewReader(&file).ReadAll()
 	must(t, err)
 	came := []string{"2026-11-23", "pupil", "5 «А»", "'=cmd|x", `Маша, "М"`, "", "late", "08:30", "14:05", "1", "no", ""}
@@ -34,7 +34,7 @@ func TestAttendanceIsExported(t *testing.T) {
 	}
 
 	file.Reset()
-	must(t, a.WriteXLSX(&file))
+	must(t, a.Sheet().WriteXLSX(&file))
 	book, err := excelize.OpenReader(&file)
 	must(t, err)
 	defer book.Close()

@@ -61,6 +61,46 @@ func SetHoliday(
 	return nil
 }
 
+// Timetable reads when the days of an organisation's groups begin, by group and weekday.
+func Timetable(ctx context.Context, q pg.Querier, organisation ledger.OrganisationID) ([]Lesson, error) {
+	rows, err := q.Query(ctx, `
+		SELECT group_name, weekday, begins - time '00:00' FROM door.timetable
+		 WHERE organisation_id = $1 ORDER BY group_name, weekday`, organisation)
+	if err != nil {
+		return nil, fmt.Errorf("read the timetable of organisation %d: %w", organisation, err)
+	}
+	lessons, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Lesson, error) {
+		var (
+			l       Lesson
+			weekday int16
+			begins  time.Duration
+		)
+		err := row.Scan(&l.Group, &weekday, &begins)
+		l.Weekday, l.Begins = time.Weekday(weekday), ledger.ClockTime(begins)
+		return l, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the timetable of organisation %d: %w", organisation, err)
+	}
+	return lessons, nil
+}
+
+// Holidays lists the days without lessons of an organisation from a day on.
+func Holidays(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, from time.Time,
+) ([]time.Time, error) {
+	rows, err := q.Query(ctx, `
+		SELECT day FROM door.holiday WHERE organisation_id = $1 AND day >= $2 ORDER BY day`, organisation, from)
+	if err != nil {
+		return nil, fmt.Errorf("read the holidays of organisation %d: %w", organisation, err)
+	}
+	days, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, fmt.Errorf("read the holidays of organisation %d: %w", organisation, err)
+	}
+	return days, nil
+}
+
 // Excuse is why a person does not come on some days, as a parent or a teacher says.
 type Excuse struct {
 	ID        int64
@@ -68,8 +108,35 @@ type Excuse struct {
 	FirstDay  time.Time // midnight UTC
 	LastDay   time.Time // the last day counts
 	Reason    string
-	By        access.Actor
+	By        access.Actor // when an excuse is read: see Actor
+	Actor     string       // who said so, as "staff:staff-3"
 	CreatedAt time.Time
+}
+
+// Excuses lists the excuses of an organisation's people that cover some of these
+// days, both included, the latest first; person narrows them to one, 0 to none.
+// What was withdrawn is not among them.
+func Excuses(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, person ledger.PersonID, from, to time.Time,
+) ([]Excuse, error) {
+	rows, err := q.Query(ctx, `
+		SELECT e.id, e.person_id, e.first_day, e.last_day, e.reason, e.actor, e.created_at
+		  FROM ledger.person p
+		  JOIN door.excuse e ON e.person_id = p.id AND e.last_day >= $3 AND e.first_day <= $4
+		 WHERE p.organisation_id = $1 AND ($2::bigint = 0 OR p.id = $2) AND e.withdrawn_at IS NULL
+		 ORDER BY e.first_day DESC, e.id DESC`, organisation, person, from, to)
+	if err != nil {
+		return nil, fmt.Errorf("list the excuses of organisation %d: %w", organisation, err)
+	}
+	excuses, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Excuse, error) {
+		var e Excuse
+		err := row.Scan(&e.ID, &e.Person, &e.FirstDay, &e.LastDay, &e.Reason, &e.Actor, &e.CreatedAt)
+		return e, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the excuses of organisation %d: %w", organisation, err)
+	}
+	return excuses, nil
 }
 
 // ErrExcuse is an excuse whose days or reason cannot be.
@@ -96,11 +163,22 @@ func AddExcuse(ctx context.Context, q pg.Querier, e Excuse, now time.Time) (int6
 	return id, nil
 }
 
-// WithdrawExcuse takes an excuse back; doing so again changes nothing.
-func WithdrawExcuse(ctx context.Context, q pg.Querier, id int64, now time.Time) error {
-	_, err := q.Exec(ctx, `UPDATE door.excuse SET withdrawn_at = coalesce(withdrawn_at, $2) WHERE id = $1`, id, now)
+// ErrNoExcuse is an excuse that the organisation does not have.
+var ErrNoExcuse = errors.New("no such excuse")
+
+// WithdrawExcuse takes an excuse of one of the organisation's people back; doing
+// so again changes nothing. It returns [ErrNoExcuse].
+func WithdrawExcuse(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, id int64, now time.Time,
+) error {
+	tag, err := q.Exec(ctx, `
+		UPDATE door.excuse e SET withdrawn_at = coalesce(e.withdrawn_at, $2)
+		  FROM ledger.person p WHERE e.id = $1 AND p.id = e.person_id AND p.organisation_id = $3`, id, now, organisation)
 	if err != nil {
 		return fmt.Errorf("withdraw the excuse %d: %w", id, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return ErrNoExcuse
 	}
 	return nil
 }

@@ -59,13 +59,18 @@ func Quarantine(
 // ErrNotQuarantined says that no such event waits in quarantine.
 var ErrNotQuarantined = errors.New("no such event in quarantine")
 
-// SettleQuarantined notes that somebody has looked after a rejected event, for
-// instance by entering by hand what it should have been. It returns
-// [ErrNotQuarantined] when there is none or it was settled before.
-func SettleQuarantined(ctx context.Context, q pg.Querier, event ledger.EventID, by access.Actor, now time.Time) error {
+// SettleQuarantined notes that somebody has looked after a rejected event of an
+// organisation's device, for instance by entering by hand what it should have
+// been. It returns [ErrNotQuarantined] when there is none or it was settled before.
+func SettleQuarantined(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, event ledger.EventID, by access.Actor,
+	now time.Time,
+) error {
 	tag, err := q.Exec(ctx, `
-		UPDATE reader.quarantine SET settled_at = $2, settled_by = $3 WHERE event_id = $1 AND settled_at IS NULL`,
-		event, now, by.String())
+		UPDATE reader.quarantine e SET settled_at = $2, settled_by = $3
+		  FROM reader.device d JOIN ledger.building b ON b.id = d.building_id
+		 WHERE e.event_id = $1 AND e.settled_at IS NULL AND d.id = e.device_id AND b.organisation_id = $4`,
+		event, now, by.String(), organisation)
 	if err != nil {
 		return fmt.Errorf("settle event %d of the quarantine: %w", event, err)
 	}

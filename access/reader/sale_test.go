@@ -550,8 +550,8 @@ func TestStaffLookAfterTheQuarantine(t *testing.T) {
 	if len(list) != 2 || list[1].Device != s.door.id || list[1].Code != reader.UnknownCard || string(list[1].Body) != body {
 		t.Fatalf("quarantine %+v", list)
 	}
-	must(t, reader.SettleQuarantined(t.Context(), s.pool, list[1].Event, access.ByStaff("staff-1"), s.now))
-	if err := reader.SettleQuarantined(t.Context(), s.pool, list[1].Event, access.ByStaff("staff-1"), s.now); err != reader.ErrNotQuarantined {
+	must(t, reader.SettleQuarantined(t.Context(), s.pool, s.organisation, list[1].Event, access.ByStaff("staff-1"), s.now))
+	if err := reader.SettleQuarantined(t.Context(), s.pool, s.organisation, list[1].Event, access.ByStaff("staff-1"), s.now); err != reader.ErrNotQuarantined {
 		t.Errorf("settling twice: %v", err)
 	}
 	list, err = reader.Quarantine(t.Context(), s.pool, s.organisation, 10)
