@@ -30,6 +30,22 @@ func CardByID(ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID
 	return card, nil
 }
 
+// FindCard reads a card as it stands, whosever it is, or returns [ErrNoCard].
+func FindCard(ctx context.Context, q pg.Querier, id CardID) (Card, error) {
+	rows, err := q.Query(ctx, `SELECT `+cardColumns+` FROM access.card c WHERE c.id = $1`, id)
+	if err != nil {
+		return Card{}, fmt.Errorf("read card %d: %w", id, err)
+	}
+	card, err := pgx.CollectExactlyOneRow(rows, scanCard)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Card{}, ErrNoCard
+	}
+	if err != nil {
+		return Card{}, fmt.Errorf("read card %d: %w", id, err)
+	}
+	return card, nil
+}
+
 // CardsWithUID lists the cards that have or had an identifier, newest first: the
 // live one, if there is one, and whoever held it before. Organisation 0 stands
 // for all.

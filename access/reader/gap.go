@@ -13,10 +13,12 @@ import (
 // Gap is a run of numbers that a device has used, since it sent later ones, and
 // that have not arrived.
 type Gap struct {
-	Device      DeviceID `json:"device"`
-	First, Last int64
-	// Between is when the events around it happened: what is missing lies there.
-	Since, Until time.Time
+	Device DeviceID `json:"device"`
+	First  int64    `json:"first"`
+	Last   int64    `json:"last"`
+	// Since and Until are when the events around it happened: what is missing lies between.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
 }
 
 // Gaps lists the gaps in a device's numbers, the oldest first, at most limit of

@@ -24,6 +24,7 @@ import (
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
 	"zvonok/access/door"
+	schooldesk "zvonok/access/office"
 	"zvonok/access/reader"
 	"zvonok/access/reader/apidoc"
 	"zvonok/gateway/carrier"
@@ -405,6 +406,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	mux := http.NewServeMux()
 	api := apidoc.New(mux, version)
 	intake.Register(api)
+	schooldesk.New(schooldesk.Config{Pool: pool, Recorder: recorder, Log: log.With("part", "office"), Now: now}).Register(api)
 	parents.Register(api)
 	a.stops.add("parents", func(context.Context) error { parents.Close(); return nil }) // after their listener
 	banks := topup.NewEndpoints(topup.Config{

@@ -31,6 +31,8 @@ const (
 type commands struct {
 	Config string `help:"Settings file (TOML). Default: zvonok.toml if it is there." type:"path" placeholder:"FILE"`
 
+	schoolCommands
+
 	Serve       serveCommand        `cmd:"" help:"Run the gateway and all HTTP listeners; several may run on one database."`
 	Demo        demoCommand         `cmd:"" help:"Run a demo city: private PostgreSQL, gateway, an operator in a box with a page of phones, a mail catcher."`
 	Migrate     migrateCommand      `cmd:"" help:"Bring the database to this version (serve does it too, under a lock)."`
@@ -38,7 +40,6 @@ type commands struct {
 	Generate    generateCommand     `cmd:"" help:"Make a synthetic city of any size, straight into the database."`
 	Key         keyCommands         `cmd:"" help:"Device keys of doors, tills and staff tablets."`
 	Application applicationCommands `cmd:"" help:"Applications for informing, as schools key them in."`
-	Absence     absenceCommands     `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
 	Partner     partnerCommands     `cmd:"" help:"Banks and terminals that take top-ups."`
 	Operators   operatorsCommand    `cmd:"" help:"A live table of the mobile operators and what limits each now."`
 	Operator    operatorCommands    `cmd:"" help:"Checks of one mobile operator."`
