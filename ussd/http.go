@@ -56,7 +56,8 @@ func conventionOf(name string) (convention, error) {
 	}
 }
 
-func (c *Caller) check() error {
+// Check says what is wrong with a Caller: its convention or its secret.
+func (c *Caller) Check() error {
 	if _, err := conventionOf(c.Convention); err != nil {
 		return err
 	}

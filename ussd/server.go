@@ -173,7 +173,7 @@ func (s *Server) addLink(l Link) error {
 		return errors.New("the name is taken")
 	}
 	if l.HTTP != nil {
-		if err := l.HTTP.check(); err != nil {
+		if err := l.HTTP.Check(); err != nil {
 			return err
 		}
 	}

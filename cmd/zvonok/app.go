@@ -353,12 +353,8 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 	serverConfig := a.exchange.ServerConfig()
 	serverConfig.SystemID, serverConfig.Log = "zvonok", log.With("part", "smpp")
-	if config.SMPP.TLSCertFile != "" {
-		certificate, err := tls.LoadX509KeyPair(config.SMPP.TLSCertFile, config.SMPP.TLSKeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("smpp.tls_cert_file: %w", err)
-		}
-		serverConfig.TLS = &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}
+	if serverConfig.TLS, err = config.SMPP.serverTLS(); err != nil {
+		return nil, err
 	}
 	server := smpp.NewServer(serverConfig)
 	a.SMPP = smppListener.Addr().String()
@@ -679,6 +675,9 @@ func ussdLinks(config Config) ([]ussd.Link, error) {
 				return nil, fmt.Errorf("ussd.http %s: addresses: %q is not a network such as 192.0.2.0/24", h.Name, network)
 			}
 			caller.From = append(caller.From, prefix)
+		}
+		if err := caller.Check(); err != nil {
+			return nil, fmt.Errorf("ussd.http %s: %w", h.Name, err)
 		}
 		timeout, err := parseUSSDTimeout("timeout", h.Timeout)
 		if err != nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -242,7 +243,7 @@ func LoadConfig(path string, environ []string) (Config, error) {
 		return Config{}, err
 	}
 	if err := c.readSecrets(); err != nil {
-		return Config{}, err
+		return Config{}, fmt.Errorf("%s: %w", name, err)
 	}
 	if err := c.validate(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", name, err)
@@ -405,6 +406,18 @@ func (c *Config) readSecrets() error {
 	return nil
 }
 
+// serverTLS is how operators bind to us, nil without TLS.
+func (c *SMPPConfig) serverTLS() (*tls.Config, error) {
+	if c.TLSCertFile == "" {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("smpp.tls_cert_file, smpp.tls_key_file: %w", err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12}, nil
+}
+
 // validate stops a wrong setting before anything starts.
 func (c *Config) validate() error {
 	for key, address := range map[string]string{
@@ -428,6 +441,9 @@ func (c *Config) validate() error {
 	}
 	if (c.SMPP.TLSCertFile == "") != (c.SMPP.TLSKeyFile == "") {
 		return errors.New("smpp.tls_cert_file and smpp.tls_key_file: give both or neither")
+	}
+	if _, err := c.SMPP.serverTLS(); err != nil {
+		return err
 	}
 	if err := oneOf("mail.tls", c.Mail.TLS, "none", "starttls", "tls"); err != nil {
 		return err

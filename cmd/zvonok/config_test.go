@@ -44,7 +44,7 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 			[]string{"zvonok.toml", "operator a", "ussd_timeout", "between 10s and 10m"},
 		},
 		{
-			"a patience that is too long", "[[ussd.http]]\nname = \"at\"\ntimeout = \"1h\"\n",
+			"a patience that is too long", "[[ussd.http]]\nname = \"at\"\nconvention = \"africastalking\"\nsecret = \"0123456789abcdef\"\ntimeout = \"1h\"\n",
 			nil,
 			[]string{"zvonok.toml", "ussd.http at", "timeout", "between 10s and 10m"},
 		},
@@ -55,6 +55,14 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		},
 		{"a variable that names no setting", "", []string{"ZVONOK_HTTP_LISEN=x"}, []string{"ZVONOK_HTTP_LISEN"}},
 		{"a number that is none", "", []string{"ZVONOK_NOTICE_SMS_PER_DAY=many"}, []string{"ZVONOK_NOTICE_SMS_PER_DAY", "whole number"}},
+		{
+			"a short secret of an aggregator", "[[ussd.http]]\nname = \"at\"\nconvention = \"africastalking\"\nsecret = \"x\"\n",
+			nil, []string{"zvonok.toml", "ussd.http at", "secret", "16"},
+		},
+		{
+			"a key pair that is not there", "[smpp]\ntls_cert_file = \"x\"\ntls_key_file = \"y\"\n",
+			nil, []string{"zvonok.toml", "smpp.tls_cert_file"},
+		},
 		{"one half of a key pair", "[smpp]\ntls_cert_file = \"x\"\n", nil, []string{"tls_key_file"}},
 	}
 	for _, test := range tests {

@@ -100,6 +100,17 @@ func (d *demo) start(ctx context.Context, command *demoCommand, config Config) e
 	if err := os.MkdirAll(d.dir, 0o755); err != nil {
 		return fmt.Errorf("make the data folder: %w", err)
 	}
+	// A port that is taken is said before a database and a city are made.
+	listener, err := net.Listen("tcp", command.Phones)
+	if err != nil {
+		return fmt.Errorf("page of phones: %w; give another address with --phones, port 0 for a free one", err)
+	}
+	d.stops.add("page of phones' port", func(context.Context) error {
+		if err := listener.Close(); !errors.Is(err, net.ErrClosed) { // its server has closed it already
+			return err
+		}
+		return nil
+	})
 	// The operator in a box and the gateway share a secret nobody has to know.
 	password := rand.Text()[:8]
 	box, err := phones.StartBox(phones.BoxConfig{
@@ -158,10 +169,6 @@ func (d *demo) start(ctx context.Context, command *demoCommand, config Config) e
 	mux := http.NewServeMux()
 	mux.Handle("/", page.Handler())
 	mux.Handle("/mail/", http.StripPrefix("/mail", catcher.Handler()))
-	listener, err := net.Listen("tcp", command.Phones)
-	if err != nil {
-		return fmt.Errorf("page of phones: %w; give another address with --phones, port 0 for a free one", err)
-	}
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: headerTimeout}
 	go func() {
 		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
