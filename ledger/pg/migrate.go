@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -197,6 +198,11 @@ func migrateOwn(ctx context.Context, config *pgx.ConnConfig) error {
 	}
 	defer provider.Close()
 	if _, err := provider.Up(ctx); err != nil {
+		// What PostgreSQL would advise stands beside its message, not in it.
+		var refusal *pgconn.PgError
+		if errors.As(err, &refusal) && refusal.Hint != "" {
+			return fmt.Errorf("migrate the database: %w. %s", err, refusal.Hint)
+		}
 		return fmt.Errorf("migrate the database: %w", err)
 	}
 	return nil

@@ -92,6 +92,21 @@ func TestAnOwnerWhoIsNoSuperuserMayMigrate(t *testing.T) {
 	}
 }
 
+// Who may not migrate is told what to ask the administrator for.
+func TestAnOwnerWhoMayNotTakeTheApplicationsRoleIsToldWhatToAskFor(t *testing.T) {
+	t.Parallel()
+	address := pgtest.NewEmptyURL(t)
+	if err := exec(t, address, `
+		CREATE ROLE zvonok_poor;
+		DO $$ BEGIN EXECUTE format('ALTER DATABASE %I OWNER TO zvonok_poor', current_database()); END $$`); err != nil {
+		t.Fatal(err)
+	}
+	_, err := pg.Migrate(t.Context(), address+"&role=zvonok_poor")
+	if err == nil || !strings.Contains(err.Error(), "GRANT zvonok_app TO zvonok_poor") {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 func TestStatusChangesNothing(t *testing.T) {
 	t.Parallel()
 	address := pgtest.NewEmptyURL(t)

@@ -33,6 +33,10 @@ BEGIN
     IF NOT pg_catalog.pg_has_role(current_user, 'zvonok_app', becoming) THEN
         EXECUTE format('GRANT zvonok_app TO %I', current_user);
     END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION '% is no member of the role zvonok_app and may not become one', current_user
+            USING HINT = format('As an administrator: GRANT zvonok_app TO %I', current_user);
 END
 $$;
 -- +goose StatementEnd
