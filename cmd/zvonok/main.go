@@ -49,6 +49,7 @@ type commands struct {
 	Menu        menuCommands        `cmd:"" help:"Menus of the canteens."`
 	Recall      recallCommand       `cmd:"" help:"Stop messages that have not left, and cancel what operators still hold."`
 	Templates   templatesCommand    `cmd:"" help:"The texts people read: list, measure, and the form operators register."`
+	Dashboards  dashboardsCommand   `cmd:"" help:"Write alert rules for Prometheus and a dashboard for Grafana into a folder."`
 	Version     versionCommand      `cmd:"" help:"Print the version."`
 }
 

@@ -165,6 +165,11 @@ func TestDemo(t *testing.T) {
 		}
 	})
 
+	t.Run("the dashboards and alert rules ask for metrics there are", func(t *testing.T) {
+		_, metrics := get(t, "http://"+demo.ready.Admin+"/metrics")
+		testDashboards(t, metrics)
+	})
+
 	t.Run("SIGTERM drains and exits with 0, and a new start finds everything", func(t *testing.T) {
 		if code := demo.end(syscall.SIGTERM); code != 0 {
 			t.Fatalf("exit %d:\n%s", code, demo.stderr)
