@@ -2,12 +2,15 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access"
+	"zvonok/access/phone"
 	"zvonok/gateway/subscription"
 	"zvonok/ledger/pg"
 )
@@ -39,17 +42,30 @@ func HealthOf(ctx context.Context, q pg.Querier, channel subscription.Channel, a
 	return health, nil
 }
 
-// DeadSince returns since when an address is taken for dead because it was
-// refused for good twice in a row, or the zero time.
-func DeadSince(ctx context.Context, q pg.Querier, channel subscription.Channel, address string) (time.Time, error) {
-	var since time.Time
+// Recycled says that a phone may have another owner: operators refused it for
+// good, twice in a row, and yet it dials or writes. Until its owner is put on
+// record anew, by a form or the registry, whoever holds it is to be told nothing
+// (spec/reliability.md, fault 53). That a phone is alive proves nothing.
+func Recycled(ctx context.Context, q pg.Querier, number phone.Number) (bool, error) {
+	var dead *time.Time
 	err := q.QueryRow(ctx, `
-		SELECT coalesce(max(suppressed_at), '0001-01-01 00:00:00Z')
-		FROM delivery.address WHERE channel = $1 AND address = $2`, string(channel), address).Scan(&since)
+		SELECT max(suppressed_at) FROM delivery.address WHERE channel = $1 AND address = $2`,
+		string(subscription.SMS), string(number)).Scan(&dead)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("read address health: %w", err)
+		return false, fmt.Errorf("read address health: %w", err)
 	}
-	return since.UTC(), nil
+	if dead == nil {
+		return false, nil
+	}
+	who, err := access.RepresentativeByPhone(ctx, q, number)
+	if errors.Is(err, access.ErrNoRepresentative) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	confirmed, err := access.ConfirmedAt(ctx, q, who.ID)
+	return err == nil && !confirmed.After(*dead), err
 }
 
 // OptOut stops messages of a channel to an address at once; OptIn resumes them

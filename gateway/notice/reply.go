@@ -127,7 +127,16 @@ func (r *Replier) answer(ctx context.Context, tx pgx.Tx, mo carrier.MO, now time
 	if err != nil {
 		return nil, err
 	}
-	switch parseKeyword(mo.Text) {
+	recycled, err := delivery.Recycled(ctx, tx, mo.From)
+	if err != nil {
+		return nil, err
+	}
+	keyword := parseKeyword(mo.Text)
+	if recycled && keyword != stop {
+		// START, too: it must not bring somebody else's news to life.
+		return r.within(ctx, tx, mo.From, templates.Unknown{}.SMS(style), strangersADay, now)
+	}
+	switch keyword {
 	case stop:
 		health, err := delivery.HealthOf(ctx, tx, subscription.SMS, []string{string(mo.From)})
 		if err != nil {

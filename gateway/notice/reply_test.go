@@ -109,3 +109,38 @@ func TestAStrangerIsAnsweredOnceADayAndLearnsNothing(t *testing.T) {
 		"sms 79009999999 Для этого номера сведений нет. Обратитесь в школу",
 		"sms 79000000004 Для этого номера сведений нет. Обратитесь в школу")
 }
+
+// Fault 53: a number that the operator gave up and that writes again may be another's: neither its questions nor its
+// START bring news of a child, until the parent is on record anew.
+func TestARecycledNumberIsToldNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`INSERT INTO delivery.address (channel, address, refusals, suppressed_at, reason)
+		VALUES ('sms', '79000000002', 2, clock_timestamp(), 'refused')`)
+	b.says("79000000002", "сколько денег?", "старт")
+	b.tell(b.pass("b1", morning, "masha"))
+	var got []string
+	for _, m := range b.sent() {
+		if strings.HasPrefix(m, "sms 79000000002") {
+			got = append(got, m)
+		}
+	}
+	unknown := "sms 79000000002 " + templates.Unknown{}.SMS(templates.Style{Language: templates.RU, Latin: true})
+	for _, m := range got {
+		if m != unknown {
+			t.Errorf("the new owner of the number reads %q", m)
+		}
+	}
+	if len(got) == 0 {
+		t.Error("the new owner of the number is not answered")
+	}
+	b.exec(`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)
+		SELECT c.child_id, c.representative_id, true, true, 'Z-2', c.given_on, c.since FROM access.consent c
+		JOIN access.representative r ON r.id = c.representative_id WHERE r.phone = '79000000002' LIMIT 1`)
+	b.says("79000000002", "старт")
+	var suppressed bool
+	if err := b.pool.QueryRow(t.Context(), `
+		SELECT suppressed_at IS NOT NULL FROM delivery.address WHERE address = '79000000002'`).Scan(&suppressed); err != nil || suppressed {
+		t.Errorf("after a new form START does not help: %v, %v", suppressed, err)
+	}
+}

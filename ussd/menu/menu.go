@@ -30,7 +30,6 @@ import (
 	"zvonok/access"
 	"zvonok/access/phone"
 	"zvonok/gateway/delivery"
-	"zvonok/gateway/subscription"
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
 	"zvonok/templates"
@@ -141,9 +140,13 @@ func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
 	if err != nil {
 		return ussd.Screen{}, err
 	}
-	recycled, err := v.recycled(ctx)
+	recycled, err := delivery.Recycled(ctx, v.config.Pool, v.Phone)
 	if err != nil {
 		return ussd.Screen{}, err
+	}
+	if recycled {
+		v.config.Log.Warn("ussd: a phone that was declared dead dials; it is told nothing until its owner is confirmed",
+			"representative", v.who.ID)
 	}
 	if len(v.children) == 0 || recycled {
 		return v.neutral(), nil
@@ -164,23 +167,6 @@ func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
 		return v.neutral(), nil
 	}
 	return v.about(ctx, child)
-}
-
-// recycled says that the phone may have another owner: the operator said, twice in a row, that there is no such
-// subscriber, and yet it dials. Until the person is put on record anew, by a form or the registry, whoever holds the
-// number is told nothing (spec/reliability.md, fault 53).
-func (v *visitor) recycled(ctx context.Context) (bool, error) {
-	dead, err := delivery.DeadSince(ctx, v.config.Pool, subscription.SMS, string(v.Phone))
-	if err != nil || dead.Year() == 1 {
-		return false, err
-	}
-	confirmed, err := access.ConfirmedAt(ctx, v.config.Pool, v.who.ID)
-	if err != nil || confirmed.After(dead) {
-		return false, err
-	}
-	v.config.Log.Warn("ussd: a phone that was declared dead dials; it is told nothing until its owner is confirmed",
-		"representative", v.who.ID)
-	return true, nil
 }
 
 // about returns a screen about one child.
