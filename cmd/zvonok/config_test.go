@@ -57,11 +57,13 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		{"a number that is none", "", []string{"ZVONOK_NOTICE_SMS_PER_DAY=many"}, []string{"ZVONOK_NOTICE_SMS_PER_DAY", "whole number"}},
 		{
 			"a short secret of an aggregator", "[[ussd.http]]\nname = \"at\"\nconvention = \"africastalking\"\nsecret = \"x\"\n",
-			nil, []string{"zvonok.toml", "ussd.http at", "secret", "16"},
+			nil,
+			[]string{"zvonok.toml", "ussd.http at", "secret", "16"},
 		},
 		{
 			"a key pair that is not there", "[smpp]\ntls_cert_file = \"x\"\ntls_key_file = \"y\"\n",
-			nil, []string{"zvonok.toml", "smpp.tls_cert_file"},
+			nil,
+			[]string{"zvonok.toml", "smpp.tls_cert_file"},
 		},
 		{"one half of a key pair", "[smpp]\ntls_cert_file = \"x\"\n", nil, []string{"tls_key_file"}},
 	}
