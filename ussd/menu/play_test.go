@@ -16,7 +16,9 @@ import (
 
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
+	"zvonok/gateway/delivery"
 	"zvonok/gateway/smpp"
+	"zvonok/gateway/subscription"
 	"zvonok/templates/gsm"
 	"zvonok/ussd"
 )
@@ -126,6 +128,9 @@ func (s *stage) directions() map[string]func() {
 		"the operator says twice that there is no subscriber 79000000001": func() {
 			s.exec(`INSERT INTO delivery.address (channel, address, refusals, suppressed_at, reason)
 				VALUES ('sms', '79000000001', 2, clock_timestamp(), 'refused')`)
+		},
+		"the mother sends STOP": func() {
+			s.must(delivery.OptOut(s.Context(), s.pool, subscription.SMS, "79000000001", "stop", now))
 		},
 		"the mother signs a new form": func() {
 			s.exec(`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)

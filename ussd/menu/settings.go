@@ -7,19 +7,32 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"zvonok/access"
+	"zvonok/gateway/delivery"
 	"zvonok/gateway/subscription"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 	"zvonok/ussd"
 )
 
-// sms shows whether SMS about a child are on, and the key that switches them.
+// sms shows whether SMS about a child are on, and the key that switches them. They are off, whatever the wishes, while
+// the phone has said STOP.
 func (v *visitor) sms(ctx context.Context, child access.Child) (ussd.Screen, error) {
 	wishes, err := subscription.Of(ctx, v.config.Pool, v.who.ID, child.ID)
 	if err != nil {
 		return ussd.Screen{}, err
 	}
+	stopped, err := v.stopped(ctx, v.config.Pool)
+	if err != nil {
+		return ussd.Screen{}, err
+	}
 	v.config.Metrics.shown("sms")
-	return v.smsScreen(child, slices.ContainsFunc(wishes, bySMS)), nil
+	return v.smsScreen(child, !stopped && slices.ContainsFunc(wishes, bySMS)), nil
+}
+
+// stopped says whether the phone has said STOP.
+func (v *visitor) stopped(ctx context.Context, q pg.Querier) (bool, error) {
+	health, err := delivery.HealthOf(ctx, q, subscription.SMS, []string{string(v.Phone)})
+	return health[string(v.Phone)].OptedOut, err
 }
 
 func (v *visitor) smsScreen(child access.Child, on bool) ussd.Screen {
@@ -35,9 +48,19 @@ func (v *visitor) smsScreen(child access.Child, on bool) ussd.Screen {
 }
 
 // switchSMS takes the wishes for SMS about a child away, or puts in what a new representative has: passes and top-ups
-// at the moment they happen (notices.md). Wishes for other channels stay. Repeating it changes nothing.
+// at the moment they happen (notices.md). Wishes for other channels stay. Switching on takes a STOP back, as START by
+// SMS does. Repeating it changes nothing.
 func (v *visitor) switchSMS(ctx context.Context, child access.Child, on bool) (ussd.Screen, error) {
 	err := pgx.BeginFunc(ctx, v.config.Pool, func(tx pgx.Tx) error {
+		stopped, err := v.stopped(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if stopped && on {
+			if err := delivery.OptIn(ctx, tx, subscription.SMS, string(v.Phone)); err != nil {
+				return err
+			}
+		}
 		wishes, err := subscription.Of(ctx, tx, v.who.ID, child.ID)
 		if err != nil {
 			return err
