@@ -236,7 +236,7 @@ func (o *Office) turn(ctx context.Context, v visit, id access.CardID, step strin
 			return err
 		}
 		var err error
-		switch shown := id; step {
+		switch step {
 		case "hand-over":
 			if strings.TrimSpace(s.Signature) == "" {
 				return huma.Error422UnprocessableEntity("signature: a card is handed over against signature (R19); name its mark.")
@@ -247,8 +247,7 @@ func (o *Office) turn(ctx context.Context, v visit, id access.CardID, step strin
 		case "found":
 			err = access.FoundCard(ctx, tx, id, v.by(), v.now)
 		case "replace":
-			shown, err = access.ReplaceCard(ctx, tx, id, uid, access.Kind(s.Kind), until, v.by(), v.now)
-			id = shown
+			id, err = access.ReplaceCard(ctx, tx, id, uid, access.Kind(s.Kind), until, v.by(), v.now)
 		case "return":
 			err = access.ReturnCard(ctx, tx, id, v.by(), v.now)
 		case "destroy":
