@@ -133,11 +133,27 @@ VALUES
     ('payout',     'buffet',       'settled',   1,    1000000000000000, false, false, false, false),
     ('subsidy',    'settled',      'budget',    1,    1000000000000000, false, false, false, false);
 
+-- sound_posting is what every posting is, whoever writes it. A CHECK is read
+-- anew from its stored tree by every statement, and as an expression this one
+-- took a fifth of a single posting's time; a function is compiled once.
+-- +goose StatementBegin
+CREATE FUNCTION ledger.sound_posting(
+    kind text, amount bigint, debit_id bigint, credit_id bigint, debit_ver integer, credit_ver integer
+) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+AS $$
+BEGIN
+    RETURN amount > 0 AND debit_id <> credit_id
+           AND CASE kind WHEN 'topup' THEN amount BETWEEN 1000 AND 1500000
+                         WHEN 'subsidised' THEN debit_ver IS NULL AND credit_ver IS NULL
+                         ELSE true END;
+END
+$$;
+-- +goose StatementEnd
+
 -- A posting: amount kopecks from the debited to the credited account. For a
 -- leg that is a wallet, ..._after is its balance after this posting and
 -- ..._ver the number of this movement; both are null for all other accounts.
--- No foreign keys to accounts: each check would lock the provider's row. One
--- CHECK instead of several, since each is prepared anew for every statement.
+-- No foreign keys to accounts: each check would lock the provider's row.
 CREATE TABLE ledger.posting (
     id           bigint NOT NULL,
     event_id     bigint NOT NULL,
@@ -166,11 +182,7 @@ CREATE TABLE ledger.posting (
     ext_id       text NOT NULL,
     forced       boolean NOT NULL,
     PRIMARY KEY (id, booking_day),
-    CONSTRAINT posting_sound CHECK (
-        amount > 0 AND debit_id <> credit_id
-        AND CASE kind WHEN 'topup' THEN amount BETWEEN 1000 AND 1500000
-                      WHEN 'subsidised' THEN debit_ver IS NULL AND credit_ver IS NULL
-                      ELSE true END)
+    CONSTRAINT posting_sound CHECK (ledger.sound_posting(kind, amount, debit_id, credit_id, debit_ver, credit_ver))
 ) PARTITION BY RANGE (booking_day);
 CREATE INDEX posting_event ON ledger.posting (event_id);
 CREATE INDEX posting_debit ON ledger.posting (debit_id, debit_ver) WHERE debit_ver IS NOT NULL;
