@@ -46,14 +46,7 @@ func newBooks(t testing.TB, pupils int) *books {
 
 func newBooksAt(t testing.TB, url string, pupils int) *books {
 	t.Helper()
-	b := &books{TB: t, url: url}
-	pool, err := pg.Open(t.Context(), pg.Config{URL: b.url, MaxConns: 24, AppName: "test", Role: pg.AppRole})
-	b.must(err)
-	t.Cleanup(pool.Close)
-	b.pool = pool
-	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: pg.RiverSchema, Logger: slog.New(slog.DiscardHandler)})
-	b.must(err)
-	b.book = ledger.NewBook(jobs)
+	b := newBooksOn(t, url, &books{})
 	b.exec(`INSERT INTO ledger.payee (code, name, inn, payment_code) VALUES ('kp', 'Kitchen', '7700000000', '916')`)
 	b.exec(`INSERT INTO ledger.organisation (code, kind, name, short_name, payee_code, time_zone)
 	        VALUES ('s1', 'school', 'School 1', 'S1', 'kp', 'Europe/Moscow')`)
@@ -77,6 +70,21 @@ func newBooksAt(t testing.TB, url string, pupils int) *books {
 	})
 	b.openWallets()
 	return b
+}
+
+// newBooksOn opens a database that holds what like's does.
+func newBooksOn(t testing.TB, url string, like *books) *books {
+	t.Helper()
+	b := *like
+	b.TB, b.url, b.owner = t, url, nil
+	pool, err := pg.Open(t.Context(), pg.Config{URL: b.url, MaxConns: 24, AppName: "test", Role: pg.AppRole})
+	b.must(err)
+	t.Cleanup(pool.Close)
+	b.pool = pool
+	jobs, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: pg.RiverSchema, Logger: slog.New(slog.DiscardHandler)})
+	b.must(err)
+	b.book = ledger.NewBook(jobs)
+	return &b
 }
 
 // openWallets opens wallets for all people who have none and makes them the people of b.

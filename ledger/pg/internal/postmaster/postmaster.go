@@ -329,7 +329,7 @@ func (a Account) Admit(dataDir string) error {
 		fmt.Fprintf(&ident, "zvonok %q %s\n", name, Superuser)
 	}
 	for file, text := range map[string]string{
-		"pg_hba.conf":   "local all " + Superuser + " peer map=zvonok\n",
+		"pg_hba.conf":   "local all,replication " + Superuser + " peer map=zvonok\n",
 		"pg_ident.conf": ident.String(),
 	} {
 		path := filepath.Join(dataDir, file)
