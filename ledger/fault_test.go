@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 
 	"zvonok/ledger"
+	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
 )
 
@@ -113,6 +116,81 @@ func TestAnExhaustedPoolAndAnOverdueStatementBookNothing(t *testing.T) {
 	b.must(post(t.Context(), ``))
 	if got := b.balance(0).Posted; got != 99_00 {
 		t.Errorf("after the repeat the balance is %s", got)
+	}
+	b.sound()
+}
+
+// T19: a database that has only the books is brought to this program's version
+// while eight writers post. No write fails, none is lost, and the books are
+// right before and after.
+func TestAnUpgradeWithWritersOn(t *testing.T) {
+	t.Parallel()
+	const writers = 8
+	b := newBooks(t, writers)
+	b.fund(10_000_00)
+	const books = 4 // the migrations of the register, the book, the meals and the banks
+	b.tamper(`
+		DO $$
+		DECLARE
+			s name;
+		BEGIN
+			FOR s IN SELECT nspname FROM pg_namespace
+			          WHERE nspname NOT IN ('ledger', 'meal', 'topup', 'river', 'public', 'information_schema')
+			            AND nspname NOT LIKE 'pg\_%' LOOP
+				EXECUTE format('DROP SCHEMA %I CASCADE', s);
+			END LOOP;
+		END
+		$$`, fmt.Sprintf(`DELETE FROM public.zvonok_migration WHERE version_id > %d`, books))
+	status, err := pg.Status(t.Context(), b.url)
+	b.must(err)
+	pending := status.Pending()
+	if pending < 6 {
+		t.Fatalf("only %d migrations are pending", pending)
+	}
+	b.sound()
+
+	migrated := make(chan struct{})
+	var posted [writers]atomic.Int64
+	group, ctx := errgroup.WithContext(t.Context())
+	for w := range writers {
+		group.Go(func() error {
+			for i := 0; ; i++ {
+				select {
+				case <-migrated:
+					if i > 2 { // some after the upgrade as well
+						return nil
+					}
+				default:
+				}
+				entries := []ledger.Entry{b.buy(w, fmt.Sprintf("%d-%d", w, i), 1)}
+				for n := range i % 4 * 5 { // singles and batches
+					entries = append(entries, b.buy(w, fmt.Sprintf("%d-%d-%d", w, i, n), 1))
+				}
+				verdicts, err := b.tryPost(ctx, entries...)
+				if err != nil {
+					return err
+				}
+				for _, v := range verdicts {
+					if v.Code != ledger.CodePosted {
+						return fmt.Errorf("writer %d: a sale is %s", w, v.Code)
+					}
+				}
+				posted[w].Add(int64(len(entries)))
+			}
+		})
+	}
+	await(t, func() bool { return posted[0].Load() > 0 })
+	report, err := pg.Migrate(t.Context(), b.url)
+	close(migrated)
+	b.must(err)
+	b.must(group.Wait())
+	if report.Ran != pending || report.Pending() != 0 {
+		t.Errorf("%d of %d migrations ran, %d are pending", report.Ran, pending, report.Pending())
+	}
+	for w := range writers {
+		if got, want := b.balance(w).Posted, 10_000_00-money.Amount(posted[w].Load()); got != want {
+			t.Errorf("writer %d has %s, want %s", w, got, want)
+		}
 	}
 	b.sound()
 }
