@@ -53,6 +53,11 @@ faults: setup-test build ## kill -9 again and again under load, then the fault t
 	$(GO) test $(GOFLAGS) -race -count 1 -run 'Kill|Crash|Fault|Dead|Lost|Restart|Stopped|Full|Replay' ./...
 KILLS ?= 10
 
+.PHONY: mutate
+mutate: setup-test ## change the book's functions one operator at a time: the tests must notice four of five
+	$(GO) test $(GOFLAGS) -tags mutation -run TestMutationGate -v -timeout 0 ./ledger -every $(EVERY)
+EVERY ?= 1
+
 .PHONY: interop
 interop: ## conversations with Kannel, node-smpp, Net::SMPP and others, captured and dissected
 	.ci/interop

@@ -303,3 +303,27 @@ func BenchmarkPost(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkCloseADayOf500000 closes and seals a day of half a million postings:
+// the top-ups of the city's wallets and 200,000 sales.
+func BenchmarkCloseADayOf500000(b *testing.B) {
+	x := newBench(b)
+	random := rand.New(rand.NewPCG(1, 2))
+	for range 40 {
+		_, err := x.post(b.Context(), x.sales(random, 5000, benchPayees))
+		check(b, err)
+	}
+	b.ResetTimer()
+	for b.Loop() {
+		days, err := ledger.CloseDays(b.Context(), x.pool, today, "bench")
+		check(b, err)
+		if len(days) != 1 || days[0].Postings != 500_000 {
+			b.Fatalf("closed %+v", days)
+		}
+		b.StopTimer()
+		check(b, pgx.BeginFunc(b.Context(), x.pool, func(tx pgx.Tx) error {
+			return ledger.ReopenDay(b.Context(), tx, today, "bench", "once more")
+		}))
+		b.StartTimer()
+	}
+}

@@ -39,6 +39,9 @@ type books struct {
 	bank, provider, buffet, budget, suspense, writeOff, settled ledger.AccountID
 }
 
+// spoil changes a new database; only the mutation gate does.
+var spoil = func(*books) {}
+
 func newBooks(t testing.TB, pupils int) *books {
 	t.Helper()
 	return newBooksAt(t, pgtest.NewURL(t), pupils)
@@ -47,6 +50,7 @@ func newBooks(t testing.TB, pupils int) *books {
 func newBooksAt(t testing.TB, url string, pupils int) *books {
 	t.Helper()
 	b := newBooksOn(t, url, &books{})
+	spoil(b)
 	b.exec(`INSERT INTO ledger.payee (code, name, inn, payment_code) VALUES ('kp', 'Kitchen', '7700000000', '916')`)
 	b.exec(`INSERT INTO ledger.organisation (code, kind, name, short_name, payee_code, time_zone)
 	        VALUES ('s1', 'school', 'School 1', 'S1', 'kp', 'Europe/Moscow')`)

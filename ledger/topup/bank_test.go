@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -513,6 +514,35 @@ func TestAWalkThroughAccountNumbersIsStoppedAndReported(t *testing.T) {
 	c.clock.add(6 * time.Minute)
 	if got := check("mkb", second); got != 0 {
 		t.Errorf("after the pause: %d", got)
+	}
+}
+
+// Fault row 54: how long a check takes does not tell whether the account exists.
+func TestACheckTakesAsLongForAnAccountThatIsNotThere(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	many := topup.CheckLimits{Checks: 1 << 20, Wrong: 1 << 20, RangeWrong: 1 << 20, RangeNumbers: 1 << 20}
+	c.partner(topup.NewPartner{Name: "mkb", Dialect: topup.OSMP, Limits: many})
+	ask := func(account string, want int) time.Duration {
+		began := time.Now()
+		if got := c.code("/pay/osmp/mkb?command=check&txn_id=0&sum=0.00&account=" + account); got != want {
+			t.Fatalf("the check of %s is %d", account, got)
+		}
+		return time.Since(began)
+	}
+	ask(example, 0)
+	// In pairs, so that the load of the machine is the same on both sides.
+	var differences []time.Duration
+	for i := range 100 {
+		if i%2 == 0 {
+			differences = append(differences, ask(example, 0)-ask(nobody, 5))
+		} else {
+			differences = append(differences, -(ask(nobody, 5) - ask(example, 0)))
+		}
+	}
+	slices.Sort(differences)
+	if median := differences[len(differences)/2]; median.Abs() > 5*time.Millisecond {
+		t.Errorf("a known account takes %s longer", median)
 	}
 }
 
