@@ -43,3 +43,38 @@ func Gaps(ctx context.Context, q pg.Querier, device DeviceID, limit int) ([]Gap,
 	}
 	return gaps, nil
 }
+
+// Sequence is what is wrong with the numbers of one device (I14 of the books):
+// numbers that have not arrived, and numbers that came with two contents, as
+// from a cloned or restored device. Neither is a mistake in the books; both are
+// for staff to look into.
+type Sequence struct {
+	Device DeviceID `json:"device"`
+	Name   string   `json:"name"`
+	// Missing counts the numbers between its first and its last that have not arrived.
+	Missing int64 `json:"missing"`
+	// Conflicts counts the numbers that came with another content as well.
+	Conflicts int64 `json:"conflicts"`
+}
+
+// Sequences returns the devices whose numbers have gaps or conflicts. It reads
+// the numbers of all events.
+func Sequences(ctx context.Context, q pg.Querier) ([]Sequence, error) {
+	rows, err := q.Query(ctx, `
+		SELECT d.id, d.name, coalesce(e.missing, 0), coalesce(c.conflicts, 0)
+		  FROM reader.device d
+		  LEFT JOIN (SELECT device_id, max(seq) - min(seq) + 1 - count(*) AS missing
+		               FROM reader.event GROUP BY device_id) AS e ON e.device_id = d.id
+		  LEFT JOIN (SELECT device_id, count(DISTINCT seq) AS conflicts
+		               FROM reader.conflict GROUP BY device_id) AS c ON c.device_id = d.id
+		 WHERE e.missing > 0 OR c.conflicts > 0
+		 ORDER BY d.id`)
+	if err != nil {
+		return nil, fmt.Errorf("look through the devices' numbers: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Sequence])
+	if err != nil {
+		return nil, fmt.Errorf("look through the devices' numbers: %w", err)
+	}
+	return list, nil
+}

@@ -528,6 +528,11 @@ func TestGapsInTheNumbersAreShown(t *testing.T) {
 	if !gaps[0].Since.Equal(morning.Add(-89*time.Hour)) || !gaps[0].Until.Equal(morning.Add(-85*time.Hour)) {
 		t.Errorf("the first lies between %v and %v", gaps[0].Since, gaps[0].Until)
 	}
+	sequences, err := reader.Sequences(t.Context(), s.pool)
+	must(t, err)
+	if len(sequences) != 1 || sequences[0].Device != s.door.id || sequences[0].Missing != 16 || sequences[0].Conflicts != 0 {
+		t.Errorf("I14: %+v", sequences)
+	}
 	for seq := 12; seq < 30; seq++ {
 		s.door.upload(pass(seq, 1, "in", morning.Add(time.Duration(seq)*time.Hour-100*time.Hour)))
 	}
@@ -535,6 +540,12 @@ func TestGapsInTheNumbersAreShown(t *testing.T) {
 	must(t, err)
 	if len(gaps) != 0 {
 		t.Errorf("gaps %+v after everything has arrived", gaps)
+	}
+	s.door.upload(pass(12, 1, "out", morning))
+	sequences, err = reader.Sequences(t.Context(), s.pool)
+	must(t, err)
+	if len(sequences) != 1 || sequences[0].Missing != 0 || sequences[0].Conflicts != 1 {
+		t.Errorf("I14: %+v", sequences)
 	}
 }
 

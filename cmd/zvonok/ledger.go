@@ -9,6 +9,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access/reader"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/money"
@@ -61,10 +62,21 @@ func (l *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
+		sequences, err := reader.Sequences(ctx, d.pool)
+		if err != nil {
+			return err
+		}
 		if l.JSON {
-			err = printJSON(c.out, report)
+			err = printJSON(c.out, struct {
+				ledger.VerifyReport
+				Devices []reader.Sequence `json:"devices"`
+			}{report, sequences})
 		} else {
 			_, err = report.WriteTo(c.out)
+			for _, s := range sequences {
+				fmt.Fprintf(c.out, "note I14: device %d (%s): %d numbers have not arrived, %d came with two contents\n",
+					s.Device, s.Name, s.Missing, s.Conflicts)
+			}
 		}
 		if err == nil && !report.OK() {
 			return printedError{errors.New("the books are wrong")}
