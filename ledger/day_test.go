@@ -363,6 +363,48 @@ func TestFoldingStartsOverInARestoredCluster(t *testing.T) {
 	b.sound()
 }
 
+// What comes late for a closed day holds the first open one, on which it is
+// booked, against its closing.
+func TestClosingADayWaitsForALatePosting(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 2)
+	b.fund(100_00)
+	past := func(wallet, days int, id string) ledger.Entry {
+		e := b.buy(wallet, id, 1_00)
+		e.OccurredAt = ago(days)
+		return e
+	}
+	for _, entries := range [][]ledger.Entry{
+		{past(0, 5, "single")},
+		{past(0, 5, "batch-1"), past(1, 4, "batch-2")},
+	} {
+		b.postOne(past(0, 3, "of its day "+entries[0].ExternalID))
+		b.closeThrough(ago(3))
+		tx, err := b.pool.Begin(t.Context())
+		b.must(err)
+		defer tx.Rollback(context.WithoutCancel(t.Context()))
+		verdicts, err := b.book.Post(t.Context(), tx, entries)
+		b.must(err)
+		open := verdicts[0].Day
+		closing := func() error {
+			return pgx.BeginFunc(t.Context(), b.pool, func(other pgx.Tx) error {
+				if _, err := other.Exec(t.Context(), `SET LOCAL lock_timeout = '100ms'`); err != nil {
+					return err
+				}
+				_, err := other.Exec(t.Context(), `SELECT ledger.close_day($1, 'test')`, open)
+				return err
+			})
+		}
+		if err := closing(); err == nil || !strings.Contains(err.Error(), "lock timeout") {
+			t.Errorf("%s was closed under a late posting: %v", open.Format(time.DateOnly), err)
+		}
+		b.must(tx.Commit(t.Context()))
+		b.must(closing())
+		b.sound()
+		b.inTx(func(tx pgx.Tx) error { return ledger.ReopenDay(t.Context(), tx, ago(3), "test", "the next round") })
+	}
+}
+
 func TestWaitingForALockEndsInAnError(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 1)

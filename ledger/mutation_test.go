@@ -36,7 +36,7 @@ const noticing = "^(TestVerdicts|TestThresholds|TestTheBookBehavesLikeASimpleMod
 	"TestAClosedDayIsSealedAndSumsUp|TestReopeningADayVoidsItsSealAndLaterOnes|TestOneIDFromManyClientsIsOneCredit|" +
 	"TestManyPurchasesAtOnceSpendOnlyWhatIsThere|TestOverlappingBatchesBookEachIDOnce|TestEachPostingIsReversedOnce|" +
 	"TestOppositeTransfersNeverDeadlock|TestFoldingLosesNothingToALongTransaction|TestFoldingStartsOverInARestoredCluster|" +
-	"TestARandomWalkRoundThresholdsMissesNoCrossing|TestClosingADayWhileWritersPost|TestTheDebtFloorFollowsTheOrganisation)$"
+	"TestARandomWalkRoundThresholdsMissesNoCrossing|TestClosingADayWhileWritersPost|TestClosingADayWaitsForALatePosting|TestTheDebtFloorFollowsTheOrganisation)$"
 
 func init() {
 	statement := os.Getenv(mutantVariable)
