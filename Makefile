@@ -43,9 +43,10 @@ bench: setup-test ## benchmarks with allocations, each beside what it is compare
 	$(GO) test $(GOFLAGS) -run '^$$' -bench . -benchmem -timeout 60m ./...
 
 .PHONY: load
-load: setup-run build ## 2,000 uploads a second against a city of 400,000, and a kill -9 in the middle
+load: setup-run build ## 2,000 uploads a second against a city of 400,000; a kill -9 in the middle; everybody's digest beside it
 	$(GO) run ./cmd/zvonok-load --rate 2000 --seconds 20
 	$(GO) run ./cmd/zvonok-load --rate 2000 --seconds 20 --kill
+	$(GO) run ./cmd/zvonok-load --rate 200 --seconds 200 --digests
 
 .PHONY: faults
 faults: setup-test build ## kill -9 again and again under load, then the fault tests of every package

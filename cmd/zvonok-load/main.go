@@ -1,14 +1,16 @@
 // Zvonok-load proves how fast the whole chain is and that it loses nothing: it
 // runs a gateway as a process of its own with a city in its database, plays the
-// school doors over HTTP and the mobile operator over SMPP, and compares what
-// was acknowledged with what the phones got.
+// school doors over HTTP, the mobile operator over SMPP and the mail relay over
+// SMTP, and compares what was acknowledged with what the phones got.
 //
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20 --kill
+//	go run ./cmd/zvonok-load --people 400000 --rate 200 --seconds 200 --digests
 //	go run ./cmd/zvonok-load --people 400000 --history 365 --share 0.1 --ussd 500 --seconds 60
 //
 // With --kill the gateway is killed with signal 9 in the middle and started
-// again; the doors repeat what was not acknowledged, as doors do. With --ussd
+// again; the doors repeat what was not acknowledged, as doors do. With --digests
+// the day's digest of every recipient is made while the doors are busy. With --ussd
 // parents dial *377*888# instead, and what is measured is when the screen comes
 // to the operator. Everything listens on the loopback and ends by itself.
 package main
@@ -27,15 +29,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/access/reader"
 	"zvonok/cmd/zvonok/city"
+	"zvonok/gateway/email/emailtest"
 	"zvonok/gateway/smpp"
 	"zvonok/gateway/smpp/smpptest"
 	"zvonok/ledger/pg"
@@ -57,6 +62,7 @@ type options struct {
 	Seconds  int           `default:"20" help:"For how long."`
 	Clients  int           `default:"128" help:"Connections of the doors."`
 	Kill     bool          `help:"Kill the gateway with signal 9 in the middle of each round and start it again."`
+	Digests  bool          `help:"Let the day's digest of everybody be made meanwhile."`
 	Rounds   int           `default:"1" help:"Rounds of the load, each with children of its own."`
 	Patience time.Duration `default:"60s" help:"How long to wait for the last SMS."`
 	USSD     int           `name:"ussd" help:"Begins of USSD dialogues per second, in place of uploads."`
@@ -114,11 +120,15 @@ func run(o options) error {
 		inbox = map[string]heard{}
 		total atomic.Int64
 	)
+	entries := entryWords()
 	smsc, err := smpptest.Start(smpptest.Config{
 		OperatorConfig: smpptest.OperatorConfig{
 			Seed: 1, Keep: -1, Behaviour: smpptest.Behaviour{ReceiptDelay: time.Second}, Log: log,
 			Session: smpp.SessionConfig{Window: receiptWindow},
 			OnSMS: func(sms smpptest.SMS) {
+				if o.Digests && !slices.ContainsFunc(entries, func(word string) bool { return strings.HasPrefix(sms.Text, word) }) {
+					return // a digest
+				}
 				total.Add(1)
 				now := time.Now()
 				mu.Lock()
@@ -138,7 +148,13 @@ func run(o options) error {
 	}
 	defer smsc.Close(ctx)
 
-	gateway := &gateway{binary: binary, dir: o.Dir, operator: smsc.Addr()}
+	relay, err := emailtest.Listen("127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	defer relay.Close()
+
+	gateway := &gateway{binary: binary, dir: o.Dir, operator: smsc.Addr(), relay: relay.Addr()}
 	if err := gateway.configure(); err != nil {
 		return err
 	}
@@ -166,9 +182,22 @@ func run(o options) error {
 	if o.USSD > 0 {
 		return dialAll(ctx, o, smsc, made, gateway)
 	}
-	taps, err := plan(ctx, o, made, gateway.ready.Database)
+	pool, err := pg.Open(ctx, pg.Config{URL: gateway.ready.Database, AppName: "zvonok-load", Role: pg.AppRole})
 	if err != nil {
 		return err
+	}
+	defer pool.Close()
+	taps, err := plan(ctx, o, made, pool)
+	if err != nil {
+		return err
+	}
+	if o.Digests {
+		if err := prepareDigests(ctx, gateway.ready.Database); err != nil {
+			return err
+		}
+		if err := awaitDigests(ctx, pool); err != nil {
+			return err
+		}
 	}
 	waitFor(30*time.Second, func() bool { return smsc.Binds() > 0 })
 
@@ -203,19 +232,20 @@ func run(o options) error {
 		time.Sleep(50 * time.Millisecond)
 	}
 	time.Sleep(2 * time.Second) // for whatever should not come
+	var f figures
+	if o.Digests {
+		if err := digestFigures(ctx, pool, &f); err != nil {
+			return err
+		}
+	}
 	mu.Lock()
 	defer mu.Unlock()
-	return report(o, taps, inbox, applied, gateway)
+	return report(f, o, taps, inbox, applied, gateway)
 }
 
 // plan chooses children no two of whom share a phone, each at a door of its
 // own school, so that every phone expects exactly one SMS.
-func plan(ctx context.Context, o options, made *city.City, url string) ([]*tap, error) {
-	pool, err := pg.Open(ctx, pg.Config{URL: url, AppName: "zvonok-load", Role: pg.AppRole})
-	if err != nil {
-		return nil, err
-	}
-	defer pool.Close()
+func plan(ctx context.Context, o options, made *city.City, pool *pgxpool.Pool) ([]*tap, error) {
 	// A child that taps again within a minute has not passed again (D8): wait
 	// until the last run is that long ago.
 	var since *time.Time
@@ -381,14 +411,18 @@ type figures struct {
 	DelayP99     float64 `json:"tap_to_submit_p99_ms"`
 	DelayMax     float64 `json:"tap_to_submit_max_ms"`
 	CPU          float64 `json:"gateway_cpu_seconds"`
+
+	// With --digests: recipients whose digest was composed and queued, and in which time.
+	Digests       int     `json:"digests,omitempty"`
+	DigestSeconds float64 `json:"digest_seconds,omitempty"`
 }
 
-func report(o options, taps []*tap, inbox map[string]heard, applied time.Duration, g *gateway) error {
+func report(f figures, o options, taps []*tap, inbox map[string]heard, applied time.Duration, g *gateway) error {
 	kills := 0
 	if o.Kill {
 		kills = o.Rounds
 	}
-	f := figures{Kills: kills, People: o.People, Rate: o.Rate, Seconds: o.Seconds, Applied: applied.Seconds()}
+	f.Kills, f.People, f.Rate, f.Seconds, f.Applied = kills, o.People, o.Rate, o.Seconds, applied.Seconds()
 	var acks, delays []time.Duration
 	owed := map[string]bool{}
 	for _, t := range taps {
@@ -436,6 +470,10 @@ func report(o options, taps []*tap, inbox map[string]heard, applied time.Duratio
 		fmt.Printf("SMS owed %d: once %d, more than once %d, lost %d; unexpected %d\n", f.Expected, f.Once, f.Twice, f.Lost, f.Unexpected)
 		fmt.Printf("tap to submit p50 %.0f ms, p99 %.0f ms, max %.0f ms\n", f.DelayP50, f.DelayP99, f.DelayMax)
 		fmt.Printf("gateway process %.1f s of CPU\n", f.CPU)
+		if o.Digests {
+			fmt.Printf("digests composed and queued for %d recipients in %.0f s, %.0f a second\n",
+				f.Digests, f.DigestSeconds, float64(f.Digests)/max(f.DigestSeconds, 1))
+		}
 	}
 	if f.Lost > 0 || f.Unexpected > 0 || !o.Kill && f.Twice > 0 {
 		return errors.New("the phones did not get exactly what was acknowledged")
@@ -454,7 +492,7 @@ func percentile(values []time.Duration, p int) float64 {
 
 // gateway is the program under load.
 type gateway struct {
-	binary, dir, operator string
+	binary, dir, operator, relay string
 
 	mu      sync.Mutex
 	process *exec.Cmd
@@ -475,6 +513,9 @@ listen = "127.0.0.1:0"
 listen = "127.0.0.1:0"
 [smpp]
 listen = "127.0.0.1:0"
+[mail]
+smarthost = %q
+tls = "none"
 [log]
 level = "warn"
 [[operator]]
@@ -487,7 +528,7 @@ window = 500
 rate = 20000
 roles = ["sms", "ussd"]
 source = "SCHOOL"
-`, filepath.Join(g.dir, "data"), g.operator), 0o600)
+`, filepath.Join(g.dir, "data"), g.relay, g.operator), 0o600)
 }
 
 func (g *gateway) command(args ...string) error {
