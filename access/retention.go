@@ -82,6 +82,22 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 			[]any{now.Add(-keepCodes - CodeLife)},
 			new(int64),
 		},
+		{
+			"delete changes of mailbox", `DELETE FROM access.mailbox_change WHERE started_at < $1`,
+			[]any{now.Add(-keepCodes - CodeLife)},
+			new(int64),
+		},
+		{
+			// Also those of phones nobody has here any more.
+			"delete ended sessions", `
+			DELETE FROM access.session s
+			 WHERE s.expires_at <= $1 OR s.seen_at <= $2
+			    OR NOT EXISTS (SELECT FROM access.representative r WHERE r.phone = s.phone)
+			   AND NOT EXISTS (SELECT FROM access.invitation i
+			                    WHERE i.phone = s.phone AND i.state = 'pending' AND i.expires_at > $1)`,
+			[]any{now, now.Add(-SessionIdle)},
+			new(int64),
+		},
 		{"delete codes", `DELETE FROM access.code WHERE expires_at < $1`, []any{now.Add(-keepCodes)}, &f.Codes},
 	} {
 		tag, err := tx.Exec(ctx, step.sql, step.args...)

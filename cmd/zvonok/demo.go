@@ -359,7 +359,7 @@ The demo city is up.
 
   page of phones   http://%[1]s/        tap a card, the SMS is on the phone; dial *377*888#
   mail catcher     http://%[1]s/mail/
-  device interface http://%[2]s/api/docs
+  HTTP interfaces  http://%[2]s/api/docs   of devices, schools and parents; a parent's code comes to the phone on the page
   administrator    http://%[3]s/metrics, /readyz, /jobs/
   SMPP server      %[4]s
 

@@ -147,6 +147,10 @@ func TestDemo(t *testing.T) {
 
 	t.Run("a person at the page of phones sees SMS come and walks a dialogue", func(t *testing.T) { testPage(t, demo) })
 
+	t.Run("a parent signs in by the code on the phone, sees the child and chooses what to be told", func(t *testing.T) {
+		testParents(t, demo, dir)
+	})
+
 	t.Run("the books are right", func(t *testing.T) {
 		out, errs, code := command(t, dir, "ledger", "verify")
 		if code != 0 || !strings.Contains(out, "ok") {

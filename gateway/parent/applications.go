@@ -114,7 +114,12 @@ func (s routes) serveApplication(hctx huma.Context) {
 
 func (s routes) takeApplication(ctx context.Context, hctx huma.Context, v visitor) (access.Taken, error) {
 	var taken access.Taken
+	leave, err := s.turn(ctx)
+	if err != nil {
+		return taken, err
+	}
 	tablet, err := reader.Identify(ctx, s.pool, v.request.Header.Get("Authorization"))
+	leave()
 	if err != nil {
 		return taken, err
 	}
@@ -132,6 +137,10 @@ func (s routes) takeApplication(ctx context.Context, hctx huma.Context, v visito
 	if err != nil {
 		return taken, err
 	}
+	if leave, err = s.turn(ctx); err != nil {
+		return taken, err
+	}
+	defer leave()
 	by := v.request.URL.Query().Get("by")
 	if err := s.checkStaff(ctx, tablet.Organisation, by, v.now); err != nil {
 		return taken, err

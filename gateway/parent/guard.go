@@ -190,10 +190,11 @@ func (l *limits) forget(now time.Time) {
 
 // visitor is who asks.
 type visitor struct {
-	session access.Session
-	token   string
-	request *http.Request
-	now     time.Time
+	session  access.Session
+	token    string
+	byCookie bool // a browser's, on our pages
+	request  *http.Request
+	now      time.Time
 }
 
 type visitorKey struct{}
@@ -233,14 +234,23 @@ func (s routes) signedIn(huma.API) func(huma.Context, func(huma.Context)) {
 		}
 		asking, cancel := context.WithTimeout(ctx.Context(), requestTime)
 		defer cancel()
-		session, err := access.SessionOf(asking, s.pool, token, v.now)
+		session, err := s.session(asking, token, v.now)
 		if err != nil {
 			s.refuse(ctx, err)
 			return
 		}
-		v.session, v.token = session, token
+		v.session, v.token, v.byCookie = session, token, byCookie
 		next(huma.WithValue(ctx, visitorKey{}, v))
 	}
+}
+
+func (s routes) session(ctx context.Context, token string, now time.Time) (access.Session, error) {
+	leave, err := s.turn(ctx)
+	if err != nil {
+		return access.Session{}, err
+	}
+	defer leave()
+	return access.SessionOf(ctx, s.pool, token, now)
 }
 
 func safe(method string) bool { return method == http.MethodGet || method == http.MethodHead }

@@ -32,6 +32,11 @@ const (
 	bodyTime    = 5 * time.Second
 	requestTime = 10 * time.Second // of the database, per request
 	retryAfter  = 5                // seconds, told with 503
+
+	// Parents share the pool of connections with doors and tills, and must leave
+	// them most of it on the evening on which everybody looks.
+	poolShare = 3 // a third of the connections
+	slotTime  = 2 * time.Second
 )
 
 // API is the parents' API.
@@ -45,6 +50,7 @@ type API struct {
 	texts   func() *templates.Texts
 	views   *access.ViewLog
 	guard   *guard
+	slots   chan struct{} // requests under way
 	log     *slog.Logger
 	metrics *Metrics
 	now     func() time.Time
@@ -80,7 +86,8 @@ func New(c Config) (*API, error) {
 	}
 	return &API{
 		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, texts: c.Texts,
-		views: access.NewViewLog(c.Pool), guard: guard, log: c.Log, metrics: c.Metrics, now: c.Now,
+		views: access.NewViewLog(c.Pool), guard: guard,
+		slots: make(chan struct{}, max(2, int(c.Pool.Config().MaxConns)/poolShare)), log: c.Log, metrics: c.Metrics, now: c.Now,
 	}, nil
 }
 
@@ -185,6 +192,11 @@ func show[I, O any](s routes, r route, serve func(context.Context, visitor, *I) 
 	huma.Register(s.api, s.operation(r), func(ctx context.Context, in *I) (*shown[O], error) {
 		ctx, cancel := context.WithTimeout(ctx, requestTime)
 		defer cancel()
+		leave, err := s.turn(ctx)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		defer leave()
 		body, err := serve(ctx, visitorOf(ctx), in)
 		if err != nil {
 			return nil, s.problem(ctx, err)
@@ -199,11 +211,31 @@ func do[I any](s routes, r route, serve func(context.Context, visitor, *I) error
 	huma.Register(s.api, s.operation(r), func(ctx context.Context, in *I) (*done, error) {
 		ctx, cancel := context.WithTimeout(ctx, requestTime)
 		defer cancel()
+		leave, err := s.turn(ctx)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		defer leave()
 		if err := serve(ctx, visitorOf(ctx), in); err != nil {
 			return nil, s.problem(ctx, err)
 		}
 		return &done{noStore}, nil
 	})
+}
+
+// turn waits until the request may ask the database, and returns how to give the
+// turn back. It is taken after the body has been read: a slow body takes nobody's.
+func (a *API) turn(ctx context.Context) (leave func(), err error) {
+	wait := time.NewTimer(slotTime)
+	defer wait.Stop()
+	select {
+	case a.slots <- struct{}{}:
+		return func() { <-a.slots }, nil
+	case <-wait.C:
+		return nil, errBusy
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // write runs a change in one transaction.
@@ -235,9 +267,13 @@ func (a *API) writeKept(ctx context.Context, change func(tx pgx.Tx) error) error
 // in one statement. What follows an error is not shown.
 func (a *API) look(ctx context.Context, v visitor, what string, children ...ledger.PersonID) error {
 	views := make([]access.View, len(children))
+	channel := access.API
+	if v.byCookie {
+		channel = access.Portal
+	}
 	for i, child := range children {
 		views[i] = access.View{
-			Who: access.ByRepresentative(v.session.Representative.ID), Child: child, What: what, Channel: access.API, At: v.now,
+			Who: access.ByRepresentative(v.session.Representative.ID), Child: child, What: what, Channel: channel, At: v.now,
 		}
 	}
 	if err := a.views.Write(ctx, views...); err != nil {

@@ -26,6 +26,7 @@ var (
 	errLegal   = errors.New("only a legal representative may")
 	errPurpose = errors.New("the consent does not cover it")
 	errCode    = errors.New("the code is not right")
+	errBusy    = errors.New("too many requests are under way")
 	errFlood   = errors.New("too many requests of one address")
 )
 
@@ -104,7 +105,7 @@ func (a *API) problem(ctx context.Context, err error) error {
 	case errors.Is(err, access.ErrReference):
 		return refusal(http.StatusConflict, "Another application of the organisation has this number.",
 			&huma.ErrorDetail{Location: "body.reference", Message: "is the number of another application"})
-	case pg.Temporary(err), errors.Is(err, pg.ErrClosed), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, errBusy), pg.Temporary(err), errors.Is(err, pg.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		a.log.WarnContext(ctx, "a parent's request could not be served", "error", err)
 		return later(refusal(http.StatusServiceUnavailable, "The service is busy. Try again in a moment."), retryAfter)
 	case errors.Is(err, context.Canceled):

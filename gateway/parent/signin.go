@@ -162,6 +162,11 @@ func (s routes) signIn() {
 		ctx, cancel := context.WithTimeout(ctx, requestTime)
 		defer cancel()
 		v := visitorOf(ctx)
+		leave, err := s.turn(ctx)
+		if err != nil {
+			return nil, s.problem(ctx, err)
+		}
+		defer leave()
 		token, session, err := s.open(ctx, v, in.Body)
 		if err != nil {
 			return nil, s.problem(ctx, err)
@@ -173,6 +178,11 @@ func (s routes) signIn() {
 		op := s.operation(route{method: http.MethodDelete, path: path, id: id, summary: summary, status: http.StatusNoContent})
 		huma.Register(s.api, op, func(ctx context.Context, _ *struct{}) (*closed, error) {
 			v := visitorOf(ctx)
+			leave, err := s.turn(ctx)
+			if err != nil {
+				return nil, s.problem(ctx, err)
+			}
+			defer leave()
 			if err := end(ctx, v); err != nil {
 				return nil, s.problem(ctx, err)
 			}
