@@ -57,8 +57,8 @@ func (s routes) applications() {
 		Tags:     []string{"staff"},
 		Security: []map[string][]string{{staffScheme: {}}},
 		Parameters: []*huma.Param{{
-			Name: "by", In: "query", Required: true, Schema: &huma.Schema{Type: huma.TypeString},
-			Description: "The registry's id of the member of staff who keys it in.",
+			Name: "Staff", In: "header", Required: true, Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "Who is at the tablet: the registry's id of a member of staff.", Example: "staff-3",
 		}},
 		RequestBody: &huma.RequestBody{
 			Required: true, Content: map[string]*huma.MediaType{"application/json": {Schema: schema(reflect.TypeFor[access.Application]())}},
@@ -71,7 +71,8 @@ func (s routes) applications() {
 	}
 	problem := schema(reflect.TypeFor[huma.ErrorModel]())
 	for status, text := range map[int]string{
-		http.StatusUnauthorized:          "The key is unknown or revoked, or not that of a staff tablet.",
+		http.StatusUnauthorized:          "The key is unknown or revoked.",
+		http.StatusForbidden:             "It is not the key of a staff tablet, or Staff is nobody of the organisation's staff.",
 		http.StatusConflict:              "Another application of the organisation has this number.",
 		http.StatusRequestEntityTooLarge: "The body is over 64 KiB.",
 		http.StatusUnprocessableEntity:   "What is wrong stands in errors, each with the path of its field.",
@@ -124,7 +125,7 @@ func (s routes) takeApplication(ctx context.Context, hctx huma.Context, v visito
 		return taken, err
 	}
 	if tablet.Kind != reader.StaffTablet {
-		return taken, reader.ErrKey
+		return taken, errTablet
 	}
 	if err := hctx.SetReadDeadline(time.Now().Add(bodyTime)); err != nil {
 		return taken, err
@@ -141,7 +142,7 @@ func (s routes) takeApplication(ctx context.Context, hctx huma.Context, v visito
 		return taken, err
 	}
 	defer leave()
-	by := v.request.URL.Query().Get("by")
+	by := v.request.Header.Get("Staff")
 	if err := s.checkStaff(ctx, tablet.Organisation, by, v.now); err != nil {
 		return taken, err
 	}
@@ -173,7 +174,7 @@ func (s routes) checkStaff(ctx context.Context, organisation ledger.Organisation
 	}
 	p, known := people[ids[code]]
 	if !known || p.Organisation != organisation || p.Kind != ledger.Staff || !p.LeftOn.IsZero() && !p.LeftOn.After(now) {
-		return &fieldError{"query.by", "must name a member of the organisation's staff"}
+		return errStaff
 	}
 	return nil
 }

@@ -27,13 +27,13 @@ func form() map[string]any {
 	}
 }
 
-const addApplication = "/api/v1/applications?by=teacher"
+const addApplication = "/api/v1/applications"
 
 // R22 to R27: one record of several children and several recipients; from then on
 // the phones of the application, and no others, open the cabinet.
 func TestASchoolKeysAnApplicationIn(t *testing.T) {
 	w := newWorld(t)
-	tablet := w.tablet(reader.StaffTablet, "b1")
+	tablet := w.tablet(reader.StaffTablet, "b1").at("teacher")
 	var taken parent.TakenView
 	tablet.want(http.StatusCreated, http.MethodPost, addApplication, form()).into(t, &taken)
 	if taken.Repeated || taken.Children != 2 || taken.People != 3 {
@@ -73,7 +73,7 @@ func TestASchoolKeysAnApplicationIn(t *testing.T) {
 // A retry is the same application: four at once and one later are one record.
 func TestARepeatedApplicationIsOne(t *testing.T) {
 	w := newWorld(t)
-	tablet := w.tablet(reader.StaffTablet, "b1")
+	tablet := w.tablet(reader.StaffTablet, "b1").at("teacher")
 	var wait sync.WaitGroup
 	statuses := make([]int, 4)
 	for i := range statuses {
@@ -104,7 +104,7 @@ func TestARepeatedApplicationIsOne(t *testing.T) {
 // What is wrong is named by its field, and nothing is stored.
 func TestAWrongApplicationIsRefusedByItsField(t *testing.T) {
 	w := newWorld(t)
-	tablet := w.tablet(reader.StaffTablet, "b1")
+	tablet := w.tablet(reader.StaffTablet, "b1").at("teacher")
 	child := func(change func(map[string]any)) func(map[string]any) {
 		return func(f map[string]any) {
 			delete(f, "recipients")
@@ -159,8 +159,7 @@ func TestAWrongApplicationIsRefusedByItsField(t *testing.T) {
 	for sentence, by := range map[string]string{
 		"nobody": "", "a stranger": "nobody", "a child": "masha", "a teacher of another school": "other",
 	} {
-		if r := tablet.call(http.MethodPost, "/api/v1/applications?by="+by, form()); r.status != http.StatusUnprocessableEntity ||
-			!strings.Contains(r.body, "query.by") {
+		if r := tablet.at(by).call(http.MethodPost, addApplication, form()); r.status != http.StatusForbidden {
 			t.Errorf("keyed in by %s: %d %s", sentence, r.status, r.body)
 		}
 	}
@@ -175,20 +174,24 @@ func TestAWrongApplicationIsRefusedByItsField(t *testing.T) {
 func TestOnlyStaffKeyApplicationsIn(t *testing.T) {
 	w := newWorld(t)
 	for who, c := range map[string]caller{
-		"nobody": {w, ""}, "a door": w.tablet(reader.Door, "b1"), "a till": w.tablet(reader.Till, "b1"), "a parent": w.signIn(olga),
+		"nobody": {world: w}, "a door": w.tablet(reader.Door, "b1"), "a till": w.tablet(reader.Till, "b1"), "a parent": w.signIn(olga),
 	} {
-		if r := c.call(http.MethodPost, addApplication, form()); r.status != http.StatusUnauthorized {
+		want := http.StatusUnauthorized
+		if who == "a door" || who == "a till" {
+			want = http.StatusForbidden
+		}
+		if r := c.at("teacher").call(http.MethodPost, addApplication, form()); r.status != want {
 			t.Errorf("%s: %d %s", who, r.status, r.body)
 		}
 	}
 	// A tablet of the other school finds none of the children.
 	f := form()
 	f["organisation"] = "s2"
-	r := w.tablet(reader.StaffTablet, "b2").want(http.StatusUnprocessableEntity, http.MethodPost, "/api/v1/applications?by=other", f)
+	r := w.tablet(reader.StaffTablet, "b2").at("other").want(http.StatusUnprocessableEntity, http.MethodPost, addApplication, f)
 	if strings.Contains(r.body, "Маша") {
 		t.Errorf("the other school learns %s", r.body)
 	}
-	revoked := w.tablet(reader.StaffTablet, "b1")
+	revoked := w.tablet(reader.StaffTablet, "b1").at("teacher")
 	w.exec(`UPDATE reader.device SET revoked_at = now() WHERE name = 'staff-tabletb1'`)
 	revoked.want(http.StatusUnauthorized, http.MethodPost, addApplication, form())
 }

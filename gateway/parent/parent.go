@@ -115,7 +115,8 @@ func (a *API) Register(api huma.API) {
 		Description: "The same token, as a browser keeps it. Requests that change something must come from our own origin.",
 	}
 	description.Components.SecuritySchemes[staffScheme] = &huma.SecurityScheme{
-		Type: "http", Scheme: "bearer", Description: "The key of a staff tablet that `zvonok key add` printed once.",
+		Type: "http", Scheme: "bearer",
+		Description: "The key of a staff tablet; the header Staff says who is at it, by the registry's id.",
 	}
 	description.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[access.Date](), reflect.TypeFor[date]())
 	s := routes{a, api}

@@ -26,6 +26,8 @@ var (
 	errLegal   = errors.New("only a legal representative may")
 	errPurpose = errors.New("the consent does not cover it")
 	errCode    = errors.New("the code is not right")
+	errTablet  = errors.New("not the key of a staff tablet")
+	errStaff   = errors.New("not a member of the organisation's staff")
 	errBusy    = errors.New("too many requests are under way")
 	errFlood   = errors.New("too many requests of one address")
 )
@@ -68,6 +70,10 @@ func (a *API) problem(ctx context.Context, err error) error {
 		return refusal(http.StatusUnauthorized, "The code is wrong or is no longer good. Ask for another one.")
 	case errors.Is(err, errOrigin):
 		return refusal(http.StatusForbidden, "Changes are made from our own pages.")
+	case errors.Is(err, errTablet):
+		return refusal(http.StatusForbidden, "Applications are keyed in with the key of a staff tablet.")
+	case errors.Is(err, errStaff):
+		return refusal(http.StatusForbidden, "The header Staff does not name a member of staff of this organisation.")
 	case errors.Is(err, errLegal):
 		return refusal(http.StatusForbidden, "Only a legal representative of the child may do this.")
 	case errors.Is(err, errPurpose):

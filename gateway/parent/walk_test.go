@@ -25,7 +25,7 @@ func (w *world) operations() []operation {
 			OperationID string `json:"operationId"`
 		} `json:"paths"`
 	}
-	caller{w, ""}.get("/api/openapi.json", &document)
+	caller{world: w}.get("/api/openapi.json", &document)
 	var list []operation
 	for path, methods := range document.Paths {
 		for method, op := range methods {
@@ -188,8 +188,8 @@ func TestWithoutASessionNothingIsSeen(t *testing.T) {
 	w.pass(access.SessionIdle)
 	before := w.state(f)
 	for who, c := range map[string]caller{
-		"nobody": {w, ""}, "somebody with a session that has expired": expired, "somebody who has signed out": ended,
-		"a door": w.tablet("door", "b1"), "somebody who guesses": {w, "zvk_AAAA"},
+		"nobody": {world: w}, "somebody with a session that has expired": expired, "somebody who has signed out": ended,
+		"a door": w.tablet("door", "b1"), "somebody who guesses": {world: w, token: "zvk_AAAA"},
 	} {
 		for _, op := range w.operations() {
 			if !strings.HasPrefix(op.path, "/api/v1/parent/") || op.id == "ask-code" {

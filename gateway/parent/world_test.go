@@ -317,6 +317,7 @@ func (r reply) into(t testing.TB, document any) {
 type caller struct {
 	*world
 	token string
+	staff string // who is at the tablet
 }
 
 // call sends a request; a body is JSON text, or anything to be made JSON.
@@ -347,6 +348,9 @@ func (c caller) request(method, path string, body any) *http.Request {
 	}
 	if c.token != "" {
 		request.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	if c.staff != "" {
+		request.Header.Set("Staff", c.staff)
 	}
 	return request
 }
@@ -387,7 +391,7 @@ var sixDigits = regexp.MustCompile(`\b\d{6}\b`)
 func (w *world) askCode(phone string) string {
 	w.Helper()
 	var answer parent.CodeAnswer
-	caller{w, ""}.want(http.StatusAccepted, http.MethodPost, "/code", map[string]string{"phone": phone}).into(w, &answer)
+	caller{world: w}.want(http.StatusAccepted, http.MethodPost, "/code", map[string]string{"phone": phone}).into(w, &answer)
 	return answer.Request
 }
 
@@ -404,9 +408,9 @@ func (w *world) signIn(phone string) caller {
 	before := len(w.texts(phone))
 	request := w.askCode(phone)
 	var answer parent.SessionAnswer
-	caller{w, ""}.want(http.StatusOK, http.MethodPost, "/session",
+	caller{world: w}.want(http.StatusOK, http.MethodPost, "/session",
 		map[string]string{"request": request, "code": w.codeOn(phone, before)}).into(w, &answer)
-	return caller{w, answer.Token}
+	return caller{world: w, token: answer.Token}
 }
 
 // path is a path under a child of the world.
@@ -491,11 +495,17 @@ func (w *world) sell(sales ...meal.Sale) {
 	}))
 }
 
+// at is somebody of the staff at a tablet.
+func (c caller) at(staff string) caller {
+	c.staff = staff
+	return c
+}
+
 // tablet makes a key of a device in a building.
 func (w *world) tablet(kind reader.DeviceKind, building string) caller {
 	w.Helper()
 	_, key, err := reader.AddDevice(w.Context(), w.pool,
 		reader.NewDevice{Name: string(kind) + building, Kind: kind, Building: building}, w.now())
 	w.must(err)
-	return caller{w, key.Reveal()}
+	return caller{world: w, token: key.Reveal()}
 }
