@@ -189,6 +189,10 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	desk := delivery.NewDesk(a.jobs, a.exchange.Route)
+	desk.RefusedBulk = delivery.RefusedBulk{}
+	for _, o := range config.Operators {
+		desk.RefusedBulk[o.Name] = o.RefusedBulk
+	}
 	receipts = delivery.NewReceipts(delivery.ReceiptsConfig{
 		Pool: pool, Desk: desk, Metrics: deliveryMetrics, Now: now, Learn: a.exchange.Learn,
 		Delivered: func(operator, address string, within bool) { memory.Delivered(operator, address, within) },

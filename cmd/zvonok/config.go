@@ -162,6 +162,9 @@ type OperatorConfig struct {
 	Cost         string   `toml:"cost"`
 	MessageID    string   `toml:"message_id"`
 	Concat       string   `toml:"concatenation"`
+	// RefusedBulk are the operator's codes for "the subscriber has refused bulk SMS": "0x412" of an answer, "err:069" of
+	// a receipt.
+	RefusedBulk  []string `toml:"refused_bulk"`
 	USSDProfile  string   `toml:"ussd_profile"`
 	USSDContinue bool     `toml:"ussd_continue"` // the answer follows by SMS when the session dies before it is shown
 	USSDClose    bool     `toml:"ussd_close"`    // answer and close: the first screen ends the session
@@ -527,6 +530,11 @@ func (o *OperatorConfig) validate() error {
 	for _, role := range o.Roles {
 		if err := oneOf("roles", role, "sms", "ussd"); err != nil {
 			return err
+		}
+	}
+	for _, code := range o.RefusedBulk {
+		if !regexp.MustCompile(`^(0x[0-9a-fA-F]{1,8}|err:[0-9A-Za-z]{1,8})$`).MatchString(code) {
+			return fmt.Errorf(`refused_bulk: %q is neither the code of an answer such as "0x412" nor of a receipt such as "err:069"`, code)
 		}
 	}
 	for _, prefix := range o.Prefixes {

@@ -103,6 +103,9 @@ type Desk struct {
 	river *river.Client[pgx.Tx]
 	route func(phone.Number) []string
 	ids   idBlock
+
+	// RefusedBulk is set before use, or left empty.
+	RefusedBulk RefusedBulk
 }
 
 // NewDesk returns a Desk. Route names the operators for a number in order of

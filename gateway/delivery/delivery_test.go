@@ -272,6 +272,39 @@ func TestARefusalForTheRecipientFailsAndTwoSuppressTheAddress(t *testing.T) {
 	}
 }
 
+// A subscriber who has refused all bulk SMS is known by a code of the operator's
+// own: the phone is left alone from then on, at the first such answer.
+func TestAPhoneWhoseOwnerRefusedBulkSMSIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	for name, behaviour := range map[string]smpptest.Behaviour{
+		"by the answer":  {Refuse: map[string]smpp.Status{"7900": 0x412}},
+		"by the receipt": {Undelivered: 1, ReceiptError: 69},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, behaviour)
+			b.desk.RefusedBulk = delivery.RefusedBulk{"box1": {"0x412", "err:069"}}
+			b.start()
+			b.enqueue(draft(7))
+			address := draft(7).Address
+			b.await("the mark", func() bool {
+				if err := b.receipts.Sweep(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				health, err := delivery.HealthOf(t.Context(), b.pool, subscription.SMS, []string{address})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return health[address].OptedOut
+			})
+			b.await("the failure", func() bool { return b.states()[delivery.Failed] == 1 })
+			if stats := b.boxes[0].Stats(); stats.Messages != 1 {
+				t.Errorf("the operator was asked %d times", stats.Messages)
+			}
+		})
+	}
+}
+
 func TestAMessageTheRouteRefusesGoesToTheNextOperator(t *testing.T) {
 	t.Parallel()
 	b := setup(t, smpptest.Behaviour{Refuse: map[string]smpp.Status{"7900": smpp.StatusInvalidSourceAddress}}, smpptest.Behaviour{})

@@ -220,13 +220,17 @@ func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) ([]ma
 		resent                     []bool
 		states, reasons, operators []string
 		tried                      []string
-		sick, well                 []string
+		sick, well, refusers       []string
 		jobs                       []river.InsertManyParams
 		parts                      partColumns
 		failed                     []rowKey
 	)
 	for _, o := range batch {
 		v := decide(now, *o.row, o.result, s.desk.route(phone.Number(o.row.address)))
+		if s.desk.RefusedBulk.answer(o.result) {
+			v.state, v.reason, v.retryAt = Failed, refusedBulkReason, time.Time{}
+			refusers = append(refusers, o.row.address)
+		}
 		s.metrics.outcome(o.result.Operator, o.result.Class)
 		ids = append(ids, int64(o.row.key.id))
 		ats = append(ats, o.row.key.at)
@@ -285,6 +289,12 @@ func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) ([]ma
 	}
 	settled, lost, err := matchOrphans(ctx, tx, now, parts.operators, parts.keys)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.desk.heedRefusals(ctx, tx, settled, now); err != nil {
+		return nil, err
+	}
+	if err := optOutRefusers(ctx, tx, refusers, now); err != nil {
 		return nil, err
 	}
 	if err := s.desk.fallBack(ctx, tx, now, append(failed, lost...)); err != nil {

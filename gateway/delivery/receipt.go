@@ -67,6 +67,9 @@ func (r *Receipts) Store(ctx context.Context, receipts []carrier.Receipt) error 
 		if settled, lost, err = applyMatches(ctx, tx, now, matches); err != nil {
 			return err
 		}
+		if err := r.config.Desk.heedRefusals(ctx, tx, settled, now); err != nil {
+			return err
+		}
 		if err := r.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
 			return err
 		}
@@ -514,6 +517,9 @@ func (r *Receipts) Sweep(ctx context.Context) error {
 		}
 		var lost []rowKey
 		if settled, lost, err = matchOrphans(ctx, tx, now, operators, keys); err != nil {
+			return err
+		}
+		if err := r.config.Desk.heedRefusals(ctx, tx, settled, now); err != nil {
 			return err
 		}
 		if err := r.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
