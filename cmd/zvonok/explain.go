@@ -4,16 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"os"
+	"strings"
 	"time"
 
 	"zvonok/access/reader"
+	"zvonok/gateway/delivery"
 	"zvonok/gateway/notice"
+	"zvonok/templates"
 )
 
 type explainCommand struct {
-	Event string `arg:"" help:"DEVICE:SEQ, the device by name or id, or the event's id."`
-	JSON  bool   `name:"json" help:"Print JSON."`
+	Event    string `arg:"" help:"DEVICE:SEQ, the device by name or id, or the event's id."`
+	Language string `enum:"ru,en," default:"" help:"Say it in this language (ru, en); default: the terminal's." placeholder:"LANGUAGE"`
+	JSON     bool   `name:"json" help:"Print JSON: each recipient, what each stage said, each part with its receipt and times."`
 }
 
 // explanation is everything on record of one event. It names nobody: people are
@@ -39,56 +43,69 @@ func (e *explainCommand) Run(ctx context.Context, c *console) error {
 		if e.JSON {
 			return printJSON(c.out, explanation{story, lines})
 		}
-		explain(c.out, story, lines)
-		return nil
+		text := strings.Join(explained(story, lines).Lines(languageOf(e.Language, os.Getenv)), "\n")
+		_, err = fmt.Fprintln(c.out, text)
+		return err
 	})
 }
 
+// moment is how tables write a time.
 const moment = "2006-01-02 15:04:05"
 
-// explain says it in words.
-func explain(w io.Writer, s reader.Story, lines []notice.Line) {
-	fmt.Fprintf(w, "event %d: %s number %d of %s (device %d, building %s)\n", s.Event, s.Type, s.Seq, s.DeviceName, s.Device, s.Building)
-	fmt.Fprintf(w, "  happened  %s\n", s.At.Local().Format(moment))
-	fmt.Fprintf(w, "  received  %s, %s later: %s\n", s.ReceivedAt.Local().Format(moment),
-		s.ReceivedAt.Sub(s.At).Round(time.Millisecond), s.State)
+// explained are the records as the words need them, in local time.
+func explained(s reader.Story, lines []notice.Line) templates.Explanation {
+	e := templates.Explanation{
+		ID: int64(s.Event), What: s.Type, Number: s.Seq, Device: s.DeviceName, Building: s.Building, At: s.At.Local(),
+		ReceivedAt: s.ReceivedAt.Local(), State: s.State, Conflicts: s.Conflicts,
+	}
 	if s.Code != "" {
-		fmt.Fprintf(w, "  rejected  %s: %s\n", s.Code, s.Message)
-	}
-	if s.Conflicts > 0 {
-		fmt.Fprintf(w, "  conflict  the device sent this number %d more times with another content\n", s.Conflicts)
-	}
-	if len(lines) == 0 {
-		fmt.Fprintln(w, "  told      nobody: this kind of event is told to nobody, or its turn has not come yet")
+		e.Rejected = fmt.Sprintf("%s: %s", s.Code, s.Message)
 	}
 	for _, l := range lines {
-		who := "nobody"
-		if l.Representative != 0 {
-			who = fmt.Sprintf("representative %d", l.Representative)
-		}
-		if l.Channel != "" {
-			who += " by " + l.Channel
-		}
-		fmt.Fprintf(w, "  %s, child %s, %s: %s, %s\n", who, l.Child, l.Topic, l.Verdict, l.Why)
-		t := l.Delivery
-		if t == nil {
-			continue
-		}
-		fmt.Fprintf(w, "    message %d to %s: %s", t.ID, t.Address, t.State)
-		if t.Reason != "" {
-			fmt.Fprintf(w, " (%s)", t.Reason)
-		}
-		fmt.Fprintf(w, ", made %s after the event\n", t.At.Sub(s.At).Round(time.Millisecond))
-		for _, p := range t.Parts {
-			fmt.Fprintf(w, "    attempt %d part %d/%d by %s at %s, id %s: %s", p.Attempt, p.Number, p.Count, p.Operator,
-				p.SubmittedAt.Local().Format(moment), p.MessageID, p.State)
-			if p.Error != "" {
-				fmt.Fprintf(w, " (%s)", p.Error)
-			}
-			if p.DoneAt != nil {
-				fmt.Fprintf(w, " at %s", p.DoneAt.Local().Format(moment))
-			}
-			fmt.Fprintln(w)
+		e.Recipients = append(e.Recipients, templates.ExplainedRecipient{
+			Representative: int64(l.Representative), Child: l.Child, Topic: l.Topic, Channel: l.Channel, Verdict: string(l.Verdict),
+			Message: explainedMessage(l.Delivery),
+		})
+	}
+	return e
+}
+
+func explainedMessage(t *delivery.Trail) *templates.ExplainedMessage {
+	if t == nil {
+		return nil
+	}
+	m := &templates.ExplainedMessage{
+		ID: int64(t.ID), MadeAt: t.At.Local(), Channel: t.Channel, Address: t.Address, State: string(t.State), Reason: t.Reason,
+		SettledAt: local(t.SettledAt), Expires: t.Expires.Local(), Resent: t.Resent, Siblings: len(t.Joined),
+		FellBackAt: local(t.FellBackAt), Next: explainedMessage(t.Then),
+	}
+	for _, p := range t.Parts {
+		m.Parts = append(m.Parts, templates.ExplainedPart{
+			Attempt: p.Attempt, Number: p.Number, Count: p.Count, By: p.Operator, MessageID: p.MessageID, State: p.State,
+			Error: p.Error, SubmittedAt: p.SubmittedAt.Local(), DoneAt: local(p.DoneAt),
+		})
+	}
+	return m
+}
+
+func local(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	l := t.Local()
+	return &l
+}
+
+// languageOf is the language a command answers in: the one asked for, or that of
+// the terminal.
+func languageOf(asked string, environment func(string) string) templates.Language {
+	for _, said := range []string{asked, environment("LC_ALL"), environment("LC_MESSAGES"), environment("LANG")} {
+		switch {
+		case strings.HasPrefix(strings.ToLower(said), "ru"):
+			return templates.RU
+		case said != "":
+			return templates.EN
 		}
 	}
+	return templates.EN
 }

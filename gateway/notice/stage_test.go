@@ -77,6 +77,10 @@ func TestEachReasonIsLeftByItsStage(t *testing.T) {
 			if words := reason.words(); words == "" || words == string(reason) {
 				t.Error("the reason has no words for explain")
 			}
+			refused := slices.ContainsFunc(reason.stages(), func(s Stage) bool { return s.Verdict == "refused" })
+			if refused == (reason == Told) {
+				t.Errorf("the stages said %v", reason.stages())
+			}
 		})
 	}
 }

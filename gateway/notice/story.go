@@ -3,6 +3,7 @@ package notice
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -11,6 +12,7 @@ import (
 	"zvonok/gateway/delivery"
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
+	"zvonok/templates"
 )
 
 // Line is what one recipient was told of an event by one channel, or why not.
@@ -21,6 +23,7 @@ type Line struct {
 	Channel        string                  `json:"channel,omitzero"`
 	Verdict        Reason                  `json:"verdict"`
 	Why            string                  `json:"why"` // the verdict in words
+	Stages         []Stage                 `json:"stages"`
 	DecidedAt      time.Time               `json:"decided_at"`
 	Delivery       *delivery.Trail         `json:"delivery,omitzero"`
 }
@@ -45,7 +48,7 @@ func Story(ctx context.Context, q pg.Querier, event ledger.EventID, at time.Time
 			s delivery.Stored
 		)
 		err := row.Scan(&l.Child, &l.Representative, &l.Topic, &l.Channel, &l.Verdict, &l.DecidedAt, &s.ID, &s.At)
-		l.Why = l.Verdict.words()
+		l.Why, l.Stages = l.Verdict.words(), l.Verdict.stages()
 		stored = append(stored, s)
 		return l, err
 	})
@@ -67,41 +70,41 @@ func Story(ctx context.Context, q pg.Querier, event ledger.EventID, at time.Time
 }
 
 // words says a reason as a school secretary would.
-func (r Reason) words() string {
-	switch r {
-	case Told:
-		return "a message was made"
-	case NoListener:
-		return "the child has no representative on record"
-	case NotConsented:
-		return "the consent does not cover this kind of news"
-	case NoConsent:
-		return "no legal representative has consented to messages about this child"
-	case ConsentExpired:
-		return "the consent has run out"
-	case ConsentWithdrawn:
-		return "the consent was withdrawn"
-	case NotRepresentative:
-		return "this person may not know of the child"
-	case Removed:
-		return "this person was excluded"
-	case Expired:
-		return "this person's right has run out"
-	case NotSubscribed:
-		return "this person does not want this kind of news at once"
-	case NoAddress:
-		return "there is no address for the channel this person chose"
-	case Stale:
-		return "it was no longer news when it came; it goes to the day's digest"
-	case OptedOut:
-		return "the phone has asked for no more SMS"
-	case Unreachable:
-		return "the address has refused messages for good"
-	case Capped:
-		return "the phone has had its number of messages for the day; it goes to the day's digest"
-	case Nothing:
-		return "nothing happened, so there was no digest"
-	default:
-		return string(r)
+func (r Reason) words() string { return templates.VerdictWords(templates.EN, string(r)) }
+
+// Stage is what one stage of the way from a fact to a message said, in the order
+// of the stages.
+type Stage struct {
+	Stage   string `json:"stage"`
+	Verdict string `json:"verdict"` // passed, refused, or not_asked after a refusal
+}
+
+// stages are the stages that may say no, and the reasons they leave.
+var stages = []struct {
+	name    string
+	reasons []Reason
+}{
+	{"consent", []Reason{NotConsented, NoConsent, ConsentExpired, ConsentWithdrawn}},
+	{"right_to_know", []Reason{NoListener, NotRepresentative, Removed, Expired}},
+	{"subscription", []Reason{NotSubscribed}},
+	{"address", []Reason{NoAddress}},
+	{"freshness", []Reason{Stale}},
+	{"opt_out_and_health", []Reason{OptedOut, Unreachable}},
+	{"cap", []Reason{Capped}},
+}
+
+// stages says what each stage said when this was what became of a fact.
+func (r Reason) stages() []Stage {
+	list := make([]Stage, 0, len(stages))
+	verdict := "passed"
+	for _, s := range stages {
+		switch {
+		case slices.Contains(s.reasons, r):
+			list = append(list, Stage{s.name, "refused"})
+			verdict = "not_asked"
+		default:
+			list = append(list, Stage{s.name, verdict})
+		}
 	}
+	return list
 }
