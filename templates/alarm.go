@@ -2,8 +2,8 @@ package templates
 
 import "time"
 
-// Alarm says that a card which is on no list of companions was shown at the
-// exit of a kindergarten (D10).
+// Alarm says that a child left a kindergarten without a listed companion: with
+// nobody, with somebody who is not on the list, or who is too young (D10).
 type Alarm struct {
 	Child Name
 	At    time.Time
@@ -11,7 +11,7 @@ type Alarm struct {
 	Links Links
 }
 
-// SMS renders the message, "Тревога! 17:40 Ваня С.: чужая карта на выходе. Позвоните в сад".
+// SMS renders the message, "Тревога! 17:40 Ваня С.: выход не по списку. Позвоните в сад".
 func (a Alarm) SMS(s Style) string {
 	k := key("alarm")
 	if a.Staff {

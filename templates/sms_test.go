@@ -334,7 +334,7 @@ func TestLongNamesAreShortenedBeforeASecondPartIsSpent(t *testing.T) {
 		{
 			"and is an initial where there is none",
 			Alarm{Child: long, At: at("17:40")},
-			"Тревога! 17:40 А. Щ.: чужая карта на выходе. Позвоните в сад",
+			"Тревога! 17:40 А. Щ.: выход не по списку. Позвоните в сад",
 		},
 		{
 			"of siblings only the longest",

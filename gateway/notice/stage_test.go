@@ -96,9 +96,9 @@ func TestAChildLeavingAKindergartenAloneAlarmsItsLegalRepresentatives(t *testing
 	b.tell(job)
 	b.tell(job)
 	expect(t, "messages", b.sent(),
-		"sms 79000000001 Тревога! 08:15 Маша П.: чужая карта на выходе. Позвоните в сад",
+		"sms 79000000001 Тревога! 08:15 Маша П.: выход не по списку. Позвоните в сад",
 		"email mother@example.org Тревога 08:15: Маша",
-		"sms 79000000002 Trevoga! 08:15 Masha P.: chuzhaya karta na vykhode. Pozvonite v sad")
+		"sms 79000000002 Trevoga! 08:15 Masha P.: vykhod ne po spisku. Pozvonite v sad")
 	// The same child held back at the gate a minute later is the same alarm.
 	again := b.tap("masha", door.Out, morning.Add(5*time.Minute), morning.Add(5*time.Minute))
 	b.tell(again)
