@@ -354,10 +354,14 @@ type Finding struct {
 	Parts    int    // of the longest text
 	Text     string // the longest text
 
-	Example   Name // the name in it
-	Costly    int  // names for which the text takes more than one part
-	Shortened int  // names that had to be shortened to the initial
+	Example   Name   // the name in it
+	Costly    int    // names for which the text takes more than one part
+	Shortened int    // names that had to be shortened to the initial
+	Names     []Name `json:"-"` // the first of the costly ones, at most maxCostly; whoever prints them shows whose they are
 }
+
+// maxCostly is how many names a finding lists: who has more must change the text, not look at names.
+const maxCostly = 100
 
 // Price returns what the longest text costs, at a price per part.
 func (f Finding) Price(perPart money.Amount) money.Amount { return money.Amount(f.Parts) * perPart }
@@ -389,7 +393,7 @@ func (t Template) Worst(s Style, names []Name) Finding {
 // measured are names that take the same room, whole and shortened.
 type measured struct {
 	example Name
-	count   int
+	names   []Name
 }
 
 func measure(names []Name, s Style) []measured {
@@ -408,7 +412,7 @@ func measure(names []Name, s Style) []measured {
 			index[r] = i
 			list = append(list, measured{example: n})
 		}
-		list[i].count++
+		list[i].names = append(list[i].names, n)
 	}
 	return list
 }
@@ -419,10 +423,11 @@ func (t Template) worst(s Style, names []measured) Finding {
 		text := worst(key(t.Key), m.example, s)
 		parts := gsm.Parts(text)
 		if parts > 1 {
-			f.Costly += m.count
+			f.Costly += len(m.names)
+			f.Names = append(f.Names, m.names[:min(len(m.names), maxCostly-len(f.Names))]...)
 		}
 		if t.hasName() && !strings.Contains(text, m.example.Short(s)) {
-			f.Shortened += m.count
+			f.Shortened += len(m.names)
 		}
 		alphabet, length := gsm.AlphabetOf(text), gsm.Units(text)
 		if alphabet == gsm.GSM7 {

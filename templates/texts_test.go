@@ -270,7 +270,8 @@ func TestLintNamesWhatCostsASecondPart(t *testing.T) {
 		}
 		own.byLanguage[RU]["absent"] = p
 		first := own.Lint([]Name{masha, petya, masha})[0]
-		if first.Key != "absent" || first.Latin || first.Language != RU || first.Parts != 2 || first.Costly != 3 {
+		if first.Key != "absent" || first.Latin || first.Language != RU || first.Parts != 2 || first.Costly != 3 ||
+			!slices.Equal(first.Names, []Name{masha, petya, masha}) {
 			t.Errorf("%v", first)
 		}
 		if first.Price(money.Amount(250)) != 500 || first.Alphabet != gsm.UCS2 || first.Length != gsm.Units(first.Text) {

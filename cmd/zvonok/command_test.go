@@ -14,6 +14,7 @@ import (
 
 	"zvonok/cmd/zvonok/city"
 	"zvonok/ledger/pg/pgtest"
+	"zvonok/templates"
 )
 
 // zvonok runs a command in this process on a database of its own.
@@ -276,5 +277,47 @@ func TestExplainOfAnEventNobodyReportedSaysSo(t *testing.T) {
 	_, stderr, code := zvonok(t, pgtest.NewURL(t), "explain", "12:101")
 	if code != exitFailed || !strings.Contains(stderr, "never reported") {
 		t.Errorf("exit %d, %q", code, stderr)
+	}
+}
+
+// The lint measures every text with the names of the database, and the form is
+// what operators register.
+func TestTheTextsAreListedMeasuredAndWrittenForOperators(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	stdout, stderr, code := zvonok(t, url, "templates", "--lint", "--json")
+	var findings []struct {
+		Key      string
+		Parts    int
+		Price    string
+		Children []string
+	}
+	if err := json.Unmarshal([]byte(stdout), &findings); err != nil || code != exitDone {
+		t.Fatalf("exit %d, %v: %s", code, err, stderr)
+	}
+	if len(findings) < 100 {
+		t.Errorf("%d findings", len(findings))
+	}
+	stdout, _, code = zvonok(t, url, "templates", "--operator", "ru")
+	if code != exitDone || !strings.Contains(stdout, "Вход %Time% %Names%") {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+}
+
+func TestAnExplanationIsInTheLanguageOfTheTerminal(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		asked       string
+		environment map[string]string
+		want        templates.Language
+	}{
+		{"", nil, templates.EN},
+		{"", map[string]string{"LANG": "ru_RU.UTF-8"}, templates.RU},
+		{"", map[string]string{"LANG": "ru_RU.UTF-8", "LC_ALL": "C"}, templates.EN},
+		{"ru", map[string]string{"LANG": "en_GB.UTF-8"}, templates.RU},
+	} {
+		if got := languageOf(c.asked, func(key string) string { return c.environment[key] }); got != c.want {
+			t.Errorf("%q, %v: %s", c.asked, c.environment, got)
+		}
 	}
 }

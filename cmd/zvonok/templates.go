@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 )
 
@@ -138,8 +139,16 @@ func (t *templatesCommand) lint(ctx context.Context, c *console, d *database, co
 		}
 	}
 	findings := texts.Lint(names)
+	costly, err := costlyChildren(ctx, d.pool, findings)
+	if err != nil {
+		return err
+	}
 	if t.JSON {
-		return printJSON(c.out, findings)
+		list := make([]lintedText, len(findings))
+		for i, f := range findings {
+			list[i] = lintedText{f, f.Price(dearest).String(), costly[i]}
+		}
+		return printJSON(c.out, list)
 	}
 	lines := make([][]any, 0, len(findings))
 	for _, f := range findings {
@@ -149,5 +158,49 @@ func (t *templatesCommand) lint(ctx context.Context, c *console, d *database, co
 		}
 		lines = append(lines, []any{f.Key, style, f.Length, f.Parts, f.Price(dearest), f.Costly, f.Shortened})
 	}
-	return table(c.out, []any{"TEXT", "LANGUAGE", "LENGTH", "PARTS", "PRICE", "COSTLY NAMES", "SHORTENED"}, lines)
+	if err := table(c.out, []any{"TEXT", "LANGUAGE", "LENGTH", "PARTS", "PRICE", "COSTLY NAMES", "SHORTENED"}, lines); err != nil {
+		return err
+	}
+	for i, f := range findings {
+		if len(costly[i]) > 0 {
+			if _, err := fmt.Fprintf(c.out, "%s (%s) costs a second part for: %s\n", f.Key, f.Language, strings.Join(costly[i], " ")); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lintedText is a finding with what it costs and whom it concerns.
+type lintedText struct {
+	templates.Finding
+	Price    string   `json:"Price"`    // of the longest text, by the dearest operator
+	Children []string `json:"Children"` // by the registry's id, for whom it costs a second part; the first of them
+}
+
+// costlyChildren finds the children of whose names each finding complains, by
+// the registry's id.
+func costlyChildren(ctx context.Context, q pg.Querier, findings []templates.Finding) ([][]string, error) {
+	list := make([][]string, len(findings))
+	for i, f := range findings {
+		list[i] = []string{}
+		if len(f.Names) == 0 {
+			continue
+		}
+		given, initials := make([]string, len(f.Names)), make([]string, len(f.Names))
+		for n, name := range f.Names {
+			given[n], initials[n] = name.Given, name.Family
+		}
+		rows, err := q.Query(ctx, `
+			SELECT DISTINCT p.code FROM unnest($1::text[], $2::text[]) AS n (given_name, initial)
+			JOIN ledger.person AS p ON p.given_name = n.given_name AND left(p.family_name, 1) = n.initial
+			WHERE p.kind = 'pupil' AND p.left_on IS NULL ORDER BY p.code LIMIT 1000`, given, initials)
+		if err != nil {
+			return nil, fmt.Errorf("find whose names are costly: %w", err)
+		}
+		if list[i], err = pgx.CollectRows(rows, pgx.RowTo[string]); err != nil {
+			return nil, fmt.Errorf("find whose names are costly: %w", err)
+		}
+	}
+	return list, nil
 }
