@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -171,7 +172,9 @@ func (s *Sender) send(caller context.Context, to Endpoint, m Message) *Error {
 	}
 	ctx, cancel := context.WithTimeout(caller, callTime)
 	defer cancel()
-	answer, err := webpush.SendNotificationWithContext(ctx, m.Payload, &webpush.Subscription{
+	// The library pads the payload in place where the slice has room: several
+	// browsers get the same one at once.
+	answer, err := webpush.SendNotificationWithContext(ctx, slices.Clip(m.Payload), &webpush.Subscription{
 		Endpoint: to.URL,
 		Keys: webpush.Keys{
 			P256dh: base64.RawURLEncoding.EncodeToString(to.P256dh), Auth: base64.RawURLEncoding.EncodeToString(to.Auth),

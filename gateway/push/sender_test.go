@@ -107,6 +107,20 @@ func TestOnlyTheBrowserReadsAMessageAndItsServiceKnowsWhoSentIt(t *testing.T) {
 	}
 }
 
+// One payload goes to several browsers at once: sending must not write into it.
+func TestThePayloadIsNotTouched(t *testing.T) {
+	r := newRig(t)
+	payload := append(make([]byte, 0, 256), `{"body":"Вход"}`...)
+	if err := r.sender.Send(t.Context(), endpoint(t, r.service.Subscribe()), push.Message{Payload: payload}); err != nil {
+		t.Fatal(err)
+	}
+	for i, b := range payload[len(payload):cap(payload)] {
+		if b != 0 {
+			t.Fatalf("octet %d behind the payload is %#x", i, b)
+		}
+	}
+}
+
 func TestAnAnswerOfAPushServiceIsClassified(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer pushtest.Answer
