@@ -298,9 +298,12 @@ func TestTheTextsAreListedMeasuredAndWrittenForOperators(t *testing.T) {
 	if len(findings) < 100 {
 		t.Errorf("%d findings", len(findings))
 	}
-	stdout, _, code = zvonok(t, url, "templates", "--operator", "ru")
-	if code != exitDone || !strings.Contains(stdout, "Вход %Time% %Names%") {
-		t.Errorf("exit %d\n%s", code, stdout)
+	for language, want := range map[string][2]bool{"": {true, true}, "ru": {true, false}, "en": {false, true}} {
+		stdout, _, code = zvonok(t, url, "templates", "--operator", "--language", language)
+		russian, english := strings.Contains(stdout, "Вход %Time% %Names%"), strings.Contains(stdout, "Entry %Time% %Names%")
+		if code != exitDone || russian != want[0] || english != want[1] {
+			t.Errorf("%q: exit %d\n%s", language, code, stdout)
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ type SMPPConfig struct {
 // MailConfig is the relay letters are handed to, and the way back.
 type MailConfig struct {
 	Smarthost    string `toml:"smarthost"`
-	TLS          string `toml:"tls"` // none, starttls, tls
+	TLS          string `toml:"tls"` // none, starttls, tls; empty: none to a relay on this machine, else starttls
 	Username     string `toml:"username"`
 	Password     string `toml:"password"`
 	PasswordFile string `toml:"password_file"`
@@ -188,7 +188,7 @@ func defaultConfig() Config {
 		HTTP:     HTTPConfig{Listen: "127.0.0.1:8080"},
 		Admin:    ListenConfig{Listen: "127.0.0.1:9090"},
 		SMPP:     SMPPConfig{Listen: "127.0.0.1:2775"},
-		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", TLS: "none", From: "Школа <pass@example.org>"},
+		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", From: "Школа <pass@example.org>"},
 		USSD:     USSDConfig{Code: "*377*888#"},
 		Notice:   NoticeConfig{SMSPerDay: 30},
 		Log:      LogConfig{Format: "text", Level: "info"},
@@ -447,6 +447,12 @@ func (c *Config) validate() error {
 	}
 	if _, err := c.SMPP.serverTLS(); err != nil {
 		return err
+	}
+	if c.Mail.TLS == "" {
+		c.Mail.TLS = "starttls"
+		if host, _, _ := net.SplitHostPort(c.Mail.Smarthost); host == "localhost" || net.ParseIP(host).IsLoopback() {
+			c.Mail.TLS = "none"
+		}
 	}
 	if err := oneOf("mail.tls", c.Mail.TLS, "none", "starttls", "tls"); err != nil {
 		return err

@@ -19,7 +19,8 @@ import (
 )
 
 type templatesCommand struct {
-	Operator string `enum:"ru,en," default:"" help:"Print the form operators register, in this language (ru, en)." placeholder:"LANGUAGE"`
+	Operator bool   `help:"Print the form in which operators register texts."`
+	Language string `enum:"ru,en," default:"" help:"With --operator: in this language alone (ru, en)." placeholder:"LANGUAGE"`
 	Lint     bool   `help:"Measure every text with the names in the database: worst case, parts, and what they cost."`
 	JSON     bool   `name:"json" help:"Print JSON."`
 }
@@ -85,7 +86,7 @@ func (t *templatesCommand) Run(ctx context.Context, c *console) error {
 	}
 	texts := live.Texts()
 	switch {
-	case t.Operator != "":
+	case t.Operator:
 		return t.operatorForm(c, texts)
 	case t.Lint:
 		return c.withDatabase(ctx, func(ctx context.Context, d *database) error { return t.lint(ctx, c, d, config, texts) })
@@ -106,15 +107,27 @@ func (t *templatesCommand) Run(ctx context.Context, c *console) error {
 }
 
 func (t *templatesCommand) operatorForm(c *console, texts *templates.Texts) error {
-	form := texts.OperatorForm(templates.Language(t.Operator))
+	type entry struct {
+		Language templates.Language
+		templates.OperatorTemplate
+	}
+	var form []entry
+	for _, language := range templates.Languages() {
+		if t.Language != "" && language != templates.Language(t.Language) {
+			continue
+		}
+		for _, text := range texts.OperatorForm(language) {
+			form = append(form, entry{language, text})
+		}
+	}
 	if t.JSON {
 		return printJSON(c.out, form)
 	}
 	rows := make([][]any, 0, len(form))
-	for _, entry := range form {
-		rows = append(rows, []any{entry.Key, entry.Text})
+	for _, e := range form {
+		rows = append(rows, []any{e.Language, e.Key, e.Text})
 	}
-	return table(c.out, []any{"TEXT", "AS REGISTERED"}, rows)
+	return table(c.out, []any{"LANGUAGE", "TEXT", "AS REGISTERED"}, rows)
 }
 
 // lint measures the texts with the names of all children.
