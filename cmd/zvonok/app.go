@@ -406,6 +406,11 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	mux := http.NewServeMux()
 	api := apidoc.New(mux, version)
 	intake.Register(api)
+	sites, err := config.sigurSites()
+	if err != nil {
+		return nil, err
+	}
+	intake.Sigur(sites).Register(mux)
 	schooldesk.New(schooldesk.Config{Pool: pool, Recorder: recorder, Log: log.With("part", "office"), Now: now}).Register(api)
 	parents.Register(api)
 	a.stops.add("parents", func(context.Context) error { parents.Close(); return nil }) // after their listener

@@ -18,6 +18,7 @@ import (
 
 	"github.com/pelletier/go-toml/v2"
 
+	"zvonok/access/reader"
 	"zvonok/ussd"
 )
 
@@ -39,6 +40,39 @@ type Config struct {
 	Log      LogConfig      `toml:"log"`
 
 	Operators []OperatorConfig `toml:"operator"`
+	Sigur     []SigurConfig    `toml:"sigur"` // access control servers that push their events
+}
+
+// SigurConfig is a Sigur access control server.
+type SigurConfig struct {
+	// Points are its access points and the devices of zvonok key add that stand for them.
+	Points map[string]int64 `toml:"points"`
+	// In and Out are the site's codes of directions.
+	In  int `toml:"in"`
+	Out int `toml:"out"`
+}
+
+// sigurSites turns the settings into the adapter's terms.
+func (c *Config) sigurSites() ([]reader.SigurSite, error) {
+	var sites []reader.SigurSite
+	for i, s := range c.Sigur {
+		site := reader.SigurSite{Points: map[int64]reader.DeviceID{}, In: s.In, Out: s.Out}
+		if s.In == s.Out {
+			return nil, fmt.Errorf("sigur %d: in, out: give the two codes by which the site tells the directions, such as 1 and 2", i+1)
+		}
+		for point, device := range s.Points {
+			n, err := strconv.ParseInt(point, 10, 64)
+			if err != nil || device <= 0 {
+				return nil, fmt.Errorf("sigur %d: points: %q = %d: want the number of an access point and the id of a device (zvonok key list)", i+1, point, device)
+			}
+			site.Points[n] = reader.DeviceID(device)
+		}
+		if len(site.Points) == 0 {
+			return nil, fmt.Errorf("sigur %d: points: name at least one access point", i+1)
+		}
+		sites = append(sites, site)
+	}
+	return sites, nil
 }
 
 // DatabaseConfig says where PostgreSQL is.
@@ -482,6 +516,9 @@ func (c *Config) validate() error {
 	}
 	if c.Database.MaxConns < 4 || c.Database.QueueMaxConns < 4 {
 		return errors.New("database.max_conns and database.queue_max_conns: at least 4 each")
+	}
+	if _, err := c.sigurSites(); err != nil {
+		return err
 	}
 	seen := map[string]bool{}
 	for i := range c.Operators {
