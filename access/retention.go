@@ -6,12 +6,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"zvonok/ledger/pg"
 )
 
 // How long what has served its purpose is kept (spec/practice.md). The act of
 // destruction is the protocol that [Forget] returns.
 const (
-	keepPeople      = 30 * 24 * time.Hour // after the last right or consent ended: 152-FZ, article 21
+	keepPeople      = 29 * 24 * time.Hour // after the last right or consent ended: within 30 days, and a run is due once a day
 	keepInvitations = 30 * 24 * time.Hour // after they expired
 	keepCodes       = 24 * time.Hour      // after they expired; so long they are counted
 )
@@ -34,7 +36,7 @@ type Forgotten struct {
 }
 
 // Forget destroys what is past its time and tells how much it was. People whose
-// last right to every child ended 30 days ago or longer, or whose children's
+// last right to every child ended 29 days ago or longer, or whose children's
 // consents all did, are erased: the row stays without name, phone and mailbox,
 // so that history still has somebody to point at.
 func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
@@ -111,4 +113,39 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		return Forgotten{}, fmt.Errorf("forget cards and views: %w", err)
 	}
 	return f, nil
+}
+
+// Destruction is the act of one run of retention.
+type Destruction struct {
+	ID        int64            `json:"id"`
+	At        time.Time        `json:"at"`
+	By        string           `json:"by"`
+	Destroyed map[string]int64 `json:"destroyed"` // rows, by what they were
+}
+
+// RecordDestruction writes the act into the protocol, which the application
+// cannot change afterwards, in the transaction that destroyed.
+func RecordDestruction(ctx context.Context, tx pgx.Tx, destroyed map[string]int64, by Actor, now time.Time) (Destruction, error) {
+	act := Destruction{At: now, By: by.String(), Destroyed: destroyed}
+	err := tx.QueryRow(ctx, `
+		INSERT INTO access.destruction (at, actor_kind, actor_id, destroyed) VALUES ($1, $2, $3, $4) RETURNING id`,
+		now, by.Kind, by.ID, destroyed).Scan(&act.ID)
+	if err != nil {
+		return Destruction{}, fmt.Errorf("write the act of destruction: %w", err)
+	}
+	return act, nil
+}
+
+// Destructions lists the acts, the latest first, at most limit of them.
+func Destructions(ctx context.Context, q pg.Querier, limit int) ([]Destruction, error) {
+	rows, err := q.Query(ctx, `
+		SELECT id, at, actor_kind || ':' || actor_id, destroyed FROM access.destruction ORDER BY at DESC, id DESC LIMIT $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the acts of destruction: %w", err)
+	}
+	acts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Destruction])
+	if err != nil {
+		return nil, fmt.Errorf("list the acts of destruction: %w", err)
+	}
+	return acts, nil
 }

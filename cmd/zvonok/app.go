@@ -377,6 +377,11 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 
 	// Devices and everything else that comes over HTTP.
 	recorder := door.NewRecorder(a.jobs)
+	background("retention", func(ctx context.Context) {
+		every(ctx, retentionInterval, log, "destroy what is past its time", func(ctx context.Context) error {
+			return retainDaily(ctx, pool, log, now())
+		})
+	})
 	background("absences", func(ctx context.Context) {
 		every(ctx, absenceInterval, log, "look for absences", func(ctx context.Context) error {
 			made, err := recorder.CheckAbsence(ctx, pool, now())
@@ -453,7 +458,9 @@ const (
 	foldInterval    = 5 * time.Second
 	digestInterval  = time.Minute
 	absenceInterval = time.Minute
-	monthsInterval  = 12 * time.Hour
+
+	retentionInterval = time.Hour // how often is asked whether the day's run is due
+	monthsInterval    = 12 * time.Hour
 )
 
 // every runs work at once and then again and again until ctx ends.

@@ -25,6 +25,7 @@ type schoolCommands struct {
 	Excuse     excuseCommands     `cmd:"" help:"Why somebody does not come."`
 	Absence    absenceCommands    `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
 	Quarantine quarantineCommands `cmd:"" help:"Events of devices that were rejected."`
+	Retention  retentionCommands  `cmd:"" help:"Destroy what is past its time, with the act of destruction."`
 }
 
 type cardCommands struct {

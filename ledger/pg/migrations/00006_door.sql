@@ -171,6 +171,30 @@ CREATE TABLE door.absence (
 );
 CREATE INDEX absence_of_batch ON door.absence (batch_id);
 
+-- forget deletes what doors have recorded before a moment, and the excuses, which
+-- may tell of illness, that ended before it; it answers how many passes and how
+-- many other rows they were. It is the only way: the application deletes neither,
+-- and not even by this function what is younger than a year.
+-- +goose StatementBegin
+CREATE FUNCTION door.forget(before timestamptz, OUT passes bigint, OUT others bigint)
+    LANGUAGE sql
+    SECURITY DEFINER
+    SET search_path = pg_catalog, pg_temp
+AS $$
+    WITH bound AS MATERIALIZED (SELECT least($1, now() - interval '1 year') AS at),
+         gone AS (DELETE FROM door.pass p USING bound b WHERE p.at < b.at RETURNING 1),
+         refused AS (DELETE FROM door.denial d USING bound b WHERE d.at < b.at RETURNING 1),
+         alarms AS (DELETE FROM door.alarm a USING bound b WHERE a.at < b.at RETURNING 1),
+         excuses AS (DELETE FROM door.excuse e USING bound b WHERE e.last_day < b.at::date RETURNING 1),
+         absences AS (DELETE FROM door.absence a USING bound b WHERE a.at < b.at RETURNING 1)
+    SELECT (SELECT count(*) FROM gone),
+           (SELECT count(*) FROM refused) + (SELECT count(*) FROM alarms) + (SELECT count(*) FROM excuses)
+           + (SELECT count(*) FROM absences)
+$$;
+-- +goose StatementEnd
+REVOKE EXECUTE ON FUNCTION door.forget(timestamptz) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION door.forget(timestamptz) TO zvonok_app;
+
 GRANT SELECT, INSERT, UPDATE, DELETE ON door.absence_rule TO zvonok_app;
 GRANT SELECT, INSERT, UPDATE ON door.absence_batch TO zvonok_app;
 GRANT SELECT, INSERT ON door.absence TO zvonok_app;
