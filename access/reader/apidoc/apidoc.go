@@ -45,7 +45,8 @@ func New(mux *http.ServeMux, version string) huma.API {
 			Info: &huma.Info{
 				Title:   "Zvonok",
 				Version: version,
-				Description: "Doors, tills and tablets of schools report here and ask for decisions. " +
+				Description: "Doors, tills and tablets of schools report here and ask for decisions, staff work here, and parents " +
+					"see their children's visits, meals and money. " +
 					"Errors are problem documents (RFC 9457).",
 			},
 			Components: &huma.Components{Schemas: registry},
