@@ -276,7 +276,7 @@ func TestAForecastIsInSchoolDays(t *testing.T) {
 			t.Errorf("%d: %q, %q", tt.days, ru, en)
 		}
 	}
-	if text := russian.lasts(ChildDigest{Lasts: Forecast{Known: true}}); text != "не хватит, пополните счёт" {
+	if text := russian.lasts(ChildDigest{Lasts: Forecast{Known: true}}); text != "нет, пополните счёт" {
 		t.Errorf("of an empty account: %q", text)
 	}
 	unknown := Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{{Child: masha}}}
