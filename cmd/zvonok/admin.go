@@ -14,6 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/riverqueue/river"
 	"riverqueue.com/riverui"
+
+	"zvonok/gateway/delivery"
 )
 
 const (
@@ -74,9 +76,15 @@ func (a *App) adminHandler(client *river.Client[pgx.Tx]) (http.Handler, error) {
 		}
 		fmt.Fprintln(w, "ok")
 	})
-	mux.HandleFunc("GET /operators", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET /operators", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+		defer cancel()
+		backlogs, err := delivery.Backlogs(ctx, a.pool, a.exchange.Operators())
+		if err != nil { // the links are worth a look all the more
+			a.log.Warn("answer with the operators", "error", err)
+		}
 		w.Header().Set("Content-Type", "application/json")
-		if err := json.NewEncoder(w).Encode(operatorLines(a.exchange.Status())); err != nil {
+		if err := json.NewEncoder(w).Encode(operatorLines(a.exchange.Status(), backlogs, time.Now())); err != nil {
 			a.log.Warn("answer with the operators", "error", err)
 		}
 	})

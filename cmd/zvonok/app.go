@@ -161,17 +161,14 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		memory   *routing.Memory
 	)
 	a.exchange, err = carrier.New(carrier.Config{
-		Operators: operators,
-		Leases:    leases,
-		Receipts:  func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
-		Messages:  func(ctx context.Context, batch []carrier.MO) error { return replies.Take(ctx, batch) },
-		Dial:      func(d carrier.Dial) { dialogue.Dial(d) },
-		LinkChanged: func(operator string, up bool) {
-			leases.Linked(operator, up)
-			sender.LinkChanged(operator, up)
-		},
-		Late:   func(r carrier.Result) { sender.Late(r) },
-		Ported: func(p carrier.Ported) { memory.Learn(p) },
+		Operators:   operators,
+		Leases:      leases,
+		Receipts:    func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
+		Messages:    func(ctx context.Context, batch []carrier.MO) error { return replies.Take(ctx, batch) },
+		Dial:        func(d carrier.Dial) { dialogue.Dial(d) },
+		LinkChanged: func(operator string, up bool) { sender.LinkChanged(operator, up) },
+		Late:        func(r carrier.Result) { sender.Late(r) },
+		Ported:      func(p carrier.Ported) { memory.Learn(p) },
 		Alarm: func(alarm carrier.Alarm) {
 			log.Warn("operator", "operator", alarm.Operator, "alarm", alarm.Text)
 		},
@@ -338,6 +335,14 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	rescue := &rescuer{pool: pool, river: a.jobs, log: log, name: name, now: now}
 	background("rescuer", rescue.run)
 	background("routes", memory.Run)
+	background("links", func(ctx context.Context) {
+		every(ctx, linksInterval, log, "look after links", func(ctx context.Context) error {
+			for _, operator := range names {
+				leases.Linked(operator, a.exchange.Ready(operator))
+			}
+			return sender.Reroute(ctx, leases.AnyLinked)
+		})
+	})
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {
@@ -455,6 +460,7 @@ func (a *App) Stop(ctx context.Context) error {
 // Periods of what runs beside.
 const (
 	sweepInterval   = 5 * time.Second
+	linksInterval   = time.Second
 	foldInterval    = 5 * time.Second
 	digestInterval  = time.Minute
 	absenceInterval = time.Minute

@@ -17,6 +17,7 @@ import (
 
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
+	"zvonok/gateway/delivery"
 	"zvonok/gateway/routing"
 )
 
@@ -32,6 +33,7 @@ type operatorLine struct {
 	Mode           string     `json:"mode"`
 	BindsUp        int        `json:"binds_up"`
 	Binds          int        `json:"binds"`
+	BindsElsewhere int        `json:"binds_elsewhere"` // that other processes on the database may have
 	WindowUsed     int        `json:"window_used"`
 	Window         int        `json:"window"`
 	Rate           float64    `json:"rate"` // parts per second allowed now
@@ -46,12 +48,16 @@ type operatorLine struct {
 	LastBindFail   string     `json:"last_bind_failure,omitzero"`
 }
 
-func operatorLines(all []carrier.Status) []operatorLine {
+// operatorLines joins what the links know with what waits in the database.
+func operatorLines(all []carrier.Status, backlogs []delivery.Backlog, now time.Time) []operatorLine {
 	lines := make([]operatorLine, 0, len(all))
-	for _, s := range all {
+	for i, s := range all {
+		if i < len(backlogs) && backlogs[i].Messages > 0 {
+			s = s.Waiting(backlogs[i].Messages, now.Sub(backlogs[i].Since), now)
+		}
 		line := operatorLine{
 			Operator: s.Operator, Mode: string(s.Mode), BindsUp: s.BindsUp, Binds: s.Binds, WindowUsed: s.WindowUsed,
-			Window: s.Window, Rate: s.Rate, RateConfigured: s.RateConfigured, Throughput: s.Throughput, Queue: s.Queue,
+			BindsElsewhere: s.BindsElsewhere, Window: s.Window, Rate: s.Rate, RateConfigured: s.RateConfigured, Throughput: s.Throughput, Queue: s.Queue,
 			OldestSeconds: s.Oldest.Seconds(), RoundTrip: s.RoundTrip.Seconds(), LimitedBy: string(s.LimitedBy),
 			Explanation: s.Explanation, LastBindFail: s.LastBindFailure,
 		}
@@ -124,8 +130,12 @@ func askOperators(ctx context.Context, admin string) ([]operatorLine, error) {
 func printOperators(w io.Writer, lines []operatorLine) error {
 	rows := make([][]any, 0, len(lines))
 	for _, l := range lines {
+		binds := fmt.Sprintf("%d/%d", l.BindsUp, l.Binds)
+		if l.BindsElsewhere > 0 {
+			binds += fmt.Sprintf(" (%d elsewhere)", l.BindsElsewhere)
+		}
 		rows = append(rows, []any{
-			l.Operator, fmt.Sprintf("%d/%d", l.BindsUp, l.Binds), fmt.Sprintf("%d/%d", l.WindowUsed, l.Window),
+			l.Operator, binds, fmt.Sprintf("%d/%d", l.WindowUsed, l.Window),
 			fmt.Sprintf("%.0f/%.0f", l.Throughput, l.Rate), l.Queue,
 			time.Duration(l.OldestSeconds * float64(time.Second)).Round(100 * time.Millisecond), l.Explanation,
 		})

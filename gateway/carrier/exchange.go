@@ -94,7 +94,6 @@ type Exchange struct {
 	receipts *gatherer[Receipt]
 	texts    *gatherer[MO]
 	joiner   *joiner
-	accepted *acceptedIDs
 	links    atomic.Uint64
 
 	ctx    context.Context // ends when the time to stop is over
@@ -122,7 +121,7 @@ var errNoStore = errors.New("nothing stores this")
 func New(cfg Config) (*Exchange, error) {
 	x := &Exchange{
 		cfg: cfg, now: cfg.Now, operators: make(map[string]*operator), sessions: make(map[*smpp.Session]servedLink),
-		joiner: newJoiner(), accepted: newAcceptedIDs(),
+		joiner: newJoiner(),
 	}
 	if x.now == nil {
 		x.now = time.Now
@@ -341,6 +340,7 @@ func (x *Exchange) authenticate(_ context.Context, r smpp.BindRequest) (smpp.Acc
 		Networks:      slices.Clone(o.cfg.Networks),
 		MaxBinds:      binds,
 		DeliverWindow: o.cfg.Window,
+		Rate:          max(o.cfg.Rate, inboundLeast),
 	}
 	if o.cfg.has(RoleUSSD) {
 		account.Roles |= smpp.RoleUSSD

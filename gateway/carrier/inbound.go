@@ -2,7 +2,10 @@ package carrier
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"hash/fnv"
@@ -16,10 +19,10 @@ import (
 
 // Limits of USSD events.
 const (
-	dialWorkers  = 32     // per operator; one phone is always with the same one, so that its events keep their order
-	dialsWaiting = 256    // per worker; more are refused with a temporary error
-	acceptedKept = 10_000 // ids of accepted texts that query_sm may ask for
-	textsKept    = 1000   // joined texts that could not be stored and whose parts were acknowledged
+	dialWorkers  = 32   // per operator; one phone is always with the same one, so that its events keep their order
+	dialsWaiting = 256  // per worker; more are refused with a temporary error
+	inboundLeast = 100  // messages per second that an operator may send to our server, or its rate if that is more
+	textsKept    = 1000 // joined texts that could not be stored and whose parts were acknowledged
 )
 
 // handle takes one request of the operator. It is called by one goroutine per session.
@@ -145,14 +148,14 @@ func (x *Exchange) storeText(t joinedText) {
 		if err == nil {
 			x.metrics.inbound(t.mo.Operator, "text")
 			for _, in := range t.acks {
-				x.accept(in)
+				x.accept(t.mo.Operator, in)
 			}
 			return
 		}
 		x.metrics.inbound(t.mo.Operator, "text not stored")
 		if t.acknowledged && x.joiner.keep(t.mo) {
 			for _, in := range t.acks {
-				x.accept(in)
+				x.accept(t.mo.Operator, in)
 			}
 			return
 		}
@@ -165,55 +168,69 @@ func (x *Exchange) storeText(t joinedText) {
 	}
 }
 
-// accept acknowledges a text. A submit_sm gets an id of ours, by which it can be asked for with query_sm.
-func (x *Exchange) accept(in *smpp.Inbound) {
+// accept acknowledges a text. A submit_sm or data_sm gets an id of ours, by which it can be asked for with query_sm.
+func (x *Exchange) accept(operator string, in *smpp.Inbound) {
 	if in.Header.Command == smpp.CmdDeliverSM {
 		_ = in.Answer(smpp.StatusOK, "")
 		return
 	}
-	id := x.accepted.add()
-	_ = in.Answer(smpp.StatusOK, id)
+	_ = in.Answer(smpp.StatusOK, x.operators[operator].ids.issue(x.now()))
 }
 
 // query answers for a text that we accepted: it is with us, which is where it was going.
 func (o *operator) query(in *smpp.Inbound, q *smpp.Query) {
-	if !o.x.accepted.has(q.MessageID) {
+	accepted, ours := o.ids.read(q.MessageID)
+	if !ours {
 		_ = in.Answer(smpp.StatusInvalidMessageID, "")
 		return
 	}
 	_ = in.AnswerPDU(smpp.StatusOK, &smpp.QueryResp{
-		MessageID: q.MessageID, FinalDate: smpp.FormatTime(o.x.now()), State: smpp.StateDelivered,
+		MessageID: q.MessageID, FinalDate: smpp.FormatTime(accepted), State: smpp.StateDelivered,
 	})
 }
 
-// acceptedIDs remembers the ids of the latest texts we accepted by submit_sm.
-type acceptedIDs struct {
-	mu   sync.Mutex
-	ring [acceptedKept]string
-	next int
-	ids  map[string]struct{}
+// acceptedIDs makes the ids of texts we accepted. An id proves itself: it holds the time, a random number and a code
+// over both that only this account's key makes, so that query_sm is answered after a restart and by every process, and
+// nothing is remembered. The key comes from the account's password.
+type acceptedIDs struct{ key [sha256.Size]byte }
+
+// Octets of an id before it is written in hexadecimal: 32 characters, half of what SMPP 3.4 allows (section 5.2.23).
+const (
+	idTime   = 5 // s since 1970
+	idRandom = 4
+	idCode   = 7
+)
+
+func newAcceptedIDs(systemID, password string) acceptedIDs {
+	return acceptedIDs{sha256.Sum256([]byte("zvonok message ids\x00" + systemID + "\x00" + password))}
 }
 
-func newAcceptedIDs() *acceptedIDs { return &acceptedIDs{ids: make(map[string]struct{})} }
-
-func (a *acceptedIDs) add() string {
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // never fails, see crypto/rand
-	id := hex.EncodeToString(b[:])
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	delete(a.ids, a.ring[a.next])
-	a.ring[a.next] = id
-	a.ids[id] = struct{}{}
-	a.next = (a.next + 1) % len(a.ring)
-	return id
+func (a acceptedIDs) code(b []byte) []byte {
+	mac := hmac.New(sha256.New, a.key[:])
+	mac.Write(b)
+	return mac.Sum(nil)[:idCode]
 }
 
-func (a *acceptedIDs) has(id string) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	_, ok := a.ids[id]
-	return ok
+func (a acceptedIDs) issue(now time.Time) string {
+	b := make([]byte, 8, idTime+idRandom+idCode)
+	binary.BigEndian.PutUint64(b, uint64(now.Unix()))
+	b = append(b[:0], b[8-idTime:]...)
+	b = b[:idTime+idRandom]
+	_, _ = rand.Read(b[idTime:]) // never fails, see crypto/rand
+	return hex.EncodeToString(append(b, a.code(b)...))
+}
+
+// read returns when a text was accepted, and whether the id is one of ours.
+func (a acceptedIDs) read(id string) (time.Time, bool) {
+	b, err := hex.DecodeString(id)
+	if err != nil || len(b) != idTime+idRandom+idCode {
+		return time.Time{}, false
+	}
+	said, code := b[:idTime+idRandom], b[idTime+idRandom:]
+	if !hmac.Equal(code, a.code(said)) {
+		return time.Time{}, false
+	}
+	return time.Unix(int64(binary.BigEndian.Uint64(append(make([]byte, 8-idTime), said[:idTime]...))), 0), true
 }
 
 // dialled acknowledges a USSD event and hands it to the callback. On a link without the role it is refused: whoever may

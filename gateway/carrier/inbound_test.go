@@ -215,7 +215,7 @@ func TestAnIncompleteTextIsHandedOverAfterAWhile(t *testing.T) {
 	}
 	j.add(concat{ref: 1, count: 3, number: 1}, mo, []byte("begin "), 0, nil)
 	acknowledged := 0
-	count := func(*smpp.Inbound) { acknowledged++ }
+	count := func(string, *smpp.Inbound) { acknowledged++ }
 	if texts := j.tick(paceStart.Add(joinAck-1), count); len(texts) != 0 || acknowledged != 0 {
 		t.Errorf("too early: %d texts, %d acknowledged", len(texts), acknowledged)
 	}

@@ -174,7 +174,7 @@ func (j *joiner) dropOldest() {
 
 // tick acknowledges parts that waited long enough and returns the texts to store: those that will not be complete, and
 // those that were kept.
-func (j *joiner) tick(now time.Time, acknowledge func(*smpp.Inbound)) []joinedText {
+func (j *joiner) tick(now time.Time, acknowledge func(operator string, in *smpp.Inbound)) []joinedText {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	texts := j.kept
@@ -183,7 +183,7 @@ func (j *joiner) tick(now time.Time, acknowledge func(*smpp.Inbound)) []joinedTe
 		age := now.Sub(o.since)
 		if age >= joinAck && len(o.acks) > 0 {
 			for _, in := range o.acks {
-				acknowledge(in)
+				acknowledge(key.operator, in)
 			}
 			o.acks, o.acknowledged = nil, true
 		}

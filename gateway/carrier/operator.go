@@ -38,6 +38,7 @@ type operator struct {
 	coder  encoder
 	reader receiptReader
 	dials  *dialPool // nil without RoleUSSD
+	ids    acceptedIDs
 
 	mu        sync.Mutex
 	queue     *queue
@@ -103,6 +104,7 @@ func newOperator(cfg OperatorConfig, x *Exchange) (*operator, error) {
 		reader: receiptReader{
 			operator: cfg.Name, ids: ids, errors: cfg.NetworkErrors, zone: cfg.Location, region: cfg.Region,
 		},
+		ids:       newAcceptedIDs(cfg.SystemID, cfg.Password),
 		queue:     newQueue(),
 		pace:      newPace(cfg.Rate, now),
 		refs:      newReferences(uint16(rand.Uint32())),

@@ -129,6 +129,18 @@ func TestATextAcceptedBySubmitCanBeAskedFor(t *testing.T) {
 		resp.MessageID != outcome.MessageID() {
 		t.Errorf("got %+v", asked)
 	}
+	// After a restart, and in another process, the id is still known; to another account it is not.
+	again := newAcceptedIDs("gate", "secret")
+	if at, ours := again.read(outcome.MessageID()); !ours || time.Since(at) > patience {
+		t.Errorf("after a restart: accepted at %s, ours %t", at, ours)
+	}
+	if _, ours := newAcceptedIDs("gate2", "secret").read(outcome.MessageID()); ours {
+		t.Error("another account may ask for it")
+	}
+	asked, _ = session.Do(within(t), smpp.Request{PDU: &smpp.Query{MessageID: strings.Repeat("0", 32)}})
+	if asked.Status != smpp.StatusInvalidMessageID {
+		t.Errorf("a made-up id got %s", asked.Status)
+	}
 	asked, _ = session.Do(within(t), smpp.Request{PDU: &smpp.Query{MessageID: "nothing"}})
 	if asked.Status != smpp.StatusInvalidMessageID {
 		t.Errorf("an unknown id got %s", asked.Status)

@@ -86,6 +86,46 @@ type Status struct {
 	CircuitOpen     bool
 	PausedUntil     time.Time // of a throttle; zero when there is none
 	LastBindFailure string
+
+	limit string // the sentence without the backlog
+	ready bool   // what waits goes out
+}
+
+// Waiting returns the view with so many messages waiting, the oldest of them for so long: those that wait in the
+// caller's table as well as those the operator has taken.
+func (s Status) Waiting(messages int, oldest time.Duration, now time.Time) Status {
+	if messages <= s.Queue {
+		return s
+	}
+	parts := 1.0
+	if s.Queue > 0 {
+		parts = float64(s.QueueParts) / float64(s.Queue)
+	}
+	s.Queue, s.QueueParts, s.Oldest = messages, int(float64(messages)*parts), max(s.Oldest, oldest)
+	s.sayBacklog(now)
+	return s
+}
+
+// sayBacklog adds to the sentence how much waits and until when.
+func (s *Status) sayBacklog(now time.Time) {
+	s.Explanation, s.Clears = s.limit, time.Time{}
+	if s.Queue == 0 {
+		return
+	}
+	pace := s.Throughput
+	if pace == 0 {
+		pace = s.Rate
+	}
+	s.Explanation = fmt.Sprintf("%s; backlog %d", s.limit, s.Queue)
+	if !s.ready || pace <= 0 {
+		return
+	}
+	start := now
+	if s.PausedUntil.After(now) {
+		start = s.PausedUntil
+	}
+	s.Clears = start.Add(time.Duration(float64(s.QueueParts) / pace * float64(time.Second)))
+	s.Explanation += ", clears " + s.Clears.Format(time.TimeOnly)
 }
 
 // Status returns the live view of every operator in the order of the settings.
@@ -168,25 +208,9 @@ func (o *operator) bestRoundTrip(rtt time.Duration, now time.Time) time.Duration
 
 // explain finds what limits the operator and says it in a sentence.
 func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
-	backlog := ""
-	if s.Queue > 0 {
-		pace := s.Throughput
-		if pace == 0 {
-			pace = s.Rate
-		}
-		if o.unbound.IsZero() && !s.CircuitOpen && pace > 0 {
-			start := now
-			if s.PausedUntil.After(now) {
-				start = s.PausedUntil
-			}
-			s.Clears = start.Add(time.Duration(float64(s.QueueParts) / pace * float64(time.Second)))
-			backlog = fmt.Sprintf("; backlog %d, clears %s", s.Queue, s.Clears.Format(time.TimeOnly))
-		} else {
-			backlog = fmt.Sprintf("; backlog %d", s.Queue)
-		}
-	}
+	s.ready = o.unbound.IsZero() && !s.CircuitOpen
 	say := func(l Limit, format string, args ...any) {
-		s.LimitedBy, s.Explanation = l, fmt.Sprintf(format, args...)+backlog
+		s.LimitedBy, s.limit = l, fmt.Sprintf(format, args...)
 	}
 	why := o.blocked.most(now)
 	switch {
@@ -227,6 +251,7 @@ func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
 	default:
 		say(LimitRate, "limited by operator rate %.0f/s", s.RateConfigured)
 	}
+	s.sayBacklog(now)
 }
 
 // rounded cuts a duration to what a person reads.

@@ -40,6 +40,7 @@ type bench struct {
 	receipts *delivery.Receipts
 	desk     *delivery.Desk
 	boxes    []*smpptest.SMSC
+	metrics  *delivery.Metrics
 	stopping sync.Once
 }
 
@@ -94,19 +95,27 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 	})
 	b.sender = delivery.NewSender(delivery.SenderConfig{
 		Pool: b.pool, Desk: b.desk, Receipts: b.receipts, Exchange: b.exchange, Operators: names, Process: "test", Log: log, Metrics: metrics,
-		Now: time.Now,
+		Now: time.Now, RerouteAfter: 200 * time.Millisecond,
 	})
+	b.metrics = metrics
+	b.work()
+	return b
+}
+
+// work makes the client that works on the sender's jobs.
+func (b *bench) work() {
+	b.t.Helper()
 	workers := river.NewWorkers()
 	b.sender.Register(workers)
+	var err error
 	b.client, err = river.NewClient(riverpgxv5.New(b.pool), &river.Config{
-		ID: "test", Schema: pg.RiverSchema, Workers: workers, Queues: b.sender.Queues(), Logger: log,
+		ID: "test", Schema: pg.RiverSchema, Workers: workers, Queues: b.sender.Queues(), Logger: slog.New(slog.DiscardHandler),
 		FetchCooldown: 10 * time.Millisecond, FetchPollInterval: 50 * time.Millisecond,
 	})
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
 	b.sender.Follow(b.client)
-	return b
 }
 
 // start sets everything going; the test's end stops it.
@@ -384,6 +393,50 @@ func TestAnOperatorThatIsAwayHoldsItsMessagesUnclaimed(t *testing.T) {
 	}
 	b.boxes[0].SetBehaviour(smpptest.Behaviour{})
 	b.awaitDelivered(3)
+}
+
+// Pain 10: what waits for an operator without a link goes by the next of its route; what has no other way waits on.
+func TestMessagesOfAnOperatorWithoutALinkGoByAnother(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{RefuseBinds: 1 << 30, RefuseBindStatus: smpp.StatusSystemError}, smpptest.Behaviour{})
+	b.desk = delivery.NewDesk(b.insert, func(to phone.Number) []string {
+		if to == phone.Number(draft(7).Address) {
+			return []string{"box1"}
+		}
+		return b.exchange.Route(to)
+	})
+	b.sender = delivery.NewSender(delivery.SenderConfig{
+		Pool: b.pool, Desk: b.desk, Receipts: b.receipts, Exchange: b.exchange, Operators: []string{"box1", "box2"},
+		Process: "test", Log: slog.New(slog.DiscardHandler), Metrics: b.metrics, Now: time.Now, RerouteAfter: 200 * time.Millisecond,
+	})
+	b.work()
+	drafts := make([]delivery.Draft, 300) // two jobs
+	for i := range drafts {
+		drafts[i] = draft(i)
+	}
+	b.enqueue(drafts...)
+	b.start()
+	b.await("all but one to be delivered", func() bool {
+		if err := b.sender.Reroute(t.Context(), b.exchange.Ready); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.receipts.Sweep(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return b.states()[delivery.Delivered] == 299
+	})
+	if got := b.states()[delivery.Queued]; got != 1 {
+		t.Errorf("%d messages wait, want the one that has no other way", got)
+	}
+	if got := len(b.boxes[1].Messages()); got != 299 {
+		t.Errorf("the second operator has %d messages", got)
+	}
+	backlogs, err := delivery.Backlogs(t.Context(), b.pool, []string{"box1", "box2"})
+	if err != nil || backlogs[0].Messages != 1 || backlogs[0].Since.IsZero() || backlogs[1].Messages != 0 {
+		t.Errorf("backlogs %+v, %v", backlogs, err)
+	}
+	b.boxes[0].SetBehaviour(smpptest.Behaviour{})
+	b.awaitDelivered(300)
 }
 
 // Fault row 3: what an orderly stop leaves unsent is found by the next start.

@@ -11,6 +11,7 @@ type Metrics struct {
 	outcomes *prometheus.CounterVec
 	receipts *prometheus.CounterVec
 	resends  prometheus.Counter
+	rerouted *prometheus.CounterVec
 	latency  prometheus.Histogram
 }
 
@@ -30,14 +31,19 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 			Name: "zvonok_delivery_resends_total",
 			Help: "Messages with an unknown outcome that were sent once more.",
 		}),
+		rerouted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_delivery_rerouted_total",
+			Help: "Messages that went by another operator because theirs had no link, by the operator they left.",
+		}, []string{"operator"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "zvonok_delivery_submit_seconds",
 			Help:    "Time from the storing of a message to the answer of the operator that took it.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 15, 60, 300, 900},
 		}),
 	}
-	r.MustRegister(m.outcomes, m.receipts, m.resends, m.latency)
+	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.latency)
 	for _, operator := range operators {
+		m.rerouted.WithLabelValues(operator)
 		for _, class := range carrier.Classes() {
 			m.outcomes.WithLabelValues(operator, string(class))
 		}

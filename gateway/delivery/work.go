@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -107,6 +108,10 @@ type Sender struct {
 	settler *settler
 	client  *river.Client[pgx.Tx] // works on the operators' queues; see Follow
 
+	rerouteAfter time.Duration
+	dark         map[string]time.Time // since when an operator has no link; of Reroute
+	scanned      map[string]int64     // up to which of its jobs Reroute has come
+
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	unfollow  context.CancelFunc
@@ -124,13 +129,18 @@ type SenderConfig struct {
 	Log       *slog.Logger
 	Metrics   *Metrics
 	Now       func() time.Time
+
+	// RerouteAfter is how long an operator is without a link before its messages
+	// go by others, 30 s by default.
+	RerouteAfter time.Duration
 }
 
 // NewSender returns a Sender. [Sender.Start] sets the pumps going.
 func NewSender(c SenderConfig) *Sender {
 	s := &Sender{
 		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
-		pumps: make(map[string]*pump, len(c.Operators)),
+		pumps:        make(map[string]*pump, len(c.Operators)),
+		rerouteAfter: cmp.Or(c.RerouteAfter, rerouteAfter), dark: map[string]time.Time{}, scanned: map[string]int64{},
 		settler: &settler{
 			pool: c.Pool, desk: c.Desk, receipts: c.Receipts, log: c.Log, metrics: c.Metrics, now: c.Now,
 			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),

@@ -192,9 +192,12 @@ func (k *Keeper) Linked(operator string, up bool) {
 	if k.operators[operator] == nil {
 		k.operators[operator] = &standing{processes: 1}
 	}
+	changed := k.operators[operator].link != up
 	k.operators[operator].link = up
 	k.mu.Unlock()
-	k.nudge()
+	if changed {
+		k.nudge()
+	}
 }
 
 // AnyLinked reports whether some process could send to the operator at the last

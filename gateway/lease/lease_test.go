@@ -177,7 +177,7 @@ func TestAProcessThatHangsLosesItsLeasesAndKnowsItBefore(t *testing.T) {
 	a.mu.Lock()
 	old := a.held[0]
 	a.mu.Unlock()
-	a.keeper.Linked("mts", false) // any reason to look will do
+	a.keeper.Linked("mts", true) // any reason to look will do
 	eventually(t, "it to give up", func() bool {
 		exclusive(t, a, b)
 		select {
@@ -199,7 +199,6 @@ func TestABrokenConnectionMovesNoBind(t *testing.T) {
 	mine, yours := a.holds()[0], b.holds()[0]
 	for range 5 {
 		a.cut()
-		a.keeper.Linked("mts", true)
 		eventually(t, "a new connection", func() bool {
 			exclusive(t, a, b)
 			return len(a.holds()) == 1 && alive(t, url, "a")
