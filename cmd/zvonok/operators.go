@@ -149,9 +149,12 @@ type operatorCommands struct {
 }
 
 type operatorCheckCommand struct {
-	Name string `arg:"" help:"The operator's name in the settings."`
-	To   string `required:"" help:"A test phone of that operator, as in +79000000001. It gets about twenty SMS."`
-	JSON bool   `name:"json" help:"Print JSON."`
+	Name        string        `arg:"" help:"The operator's name in the settings."`
+	To          string        `required:"" help:"A test phone of that operator, as in +79000000001. It gets about twenty SMS."`
+	ReceiptWait time.Duration `default:"2m" help:"How long receipts may take." placeholder:"TIME"`
+	DialWait    time.Duration `default:"90s" help:"How long to wait for somebody to dial on the test phone." placeholder:"TIME"`
+	NoDial      bool          `help:"Nobody dials: leave USSD out."`
+	JSON        bool          `name:"json" help:"Print JSON."`
 }
 
 func (o *operatorCheckCommand) Run(ctx context.Context, c *console) error {
@@ -171,9 +174,15 @@ func (o *operatorCheckCommand) Run(ctx context.Context, c *console) error {
 		if operator.Name != o.Name {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+		ctx, cancel := context.WithTimeout(ctx, checkTimeout+o.ReceiptWait+o.DialWait)
 		defer cancel()
-		report, err := carrier.Certify(ctx, operator, to)
+		run := carrier.Certification{Operator: operator, To: to, ReceiptWait: o.ReceiptWait, DialWait: o.DialWait}
+		if o.NoDial {
+			run.DialWait = -1
+		}
+		run.Announce = func(what string) { fmt.Fprintln(c.err, what) }
+		run.Progress = func(s carrier.Step) { fmt.Fprintln(c.err, s) }
+		report, err := run.Run(ctx)
 		if err != nil {
 			return err
 		}

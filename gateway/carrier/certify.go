@@ -1,9 +1,11 @@
 package carrier
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -85,6 +87,9 @@ func (r Report) Text() string {
 	if r.MessageID != "" {
 		fmt.Fprintf(&b, "  message_id = %q\n", r.MessageID)
 	}
+	if r.ClockOffset > 0 {
+		fmt.Fprintf(&b, "  the operator's clock in receipts is %s ahead of ours\n", r.ClockOffset)
+	}
 	if len(r.Concatenation) > 0 {
 		fmt.Fprintf(&b, "  concatenation = %q, if the phone %s showed that text as one; accepted:", r.Concatenation[0], r.To)
 		for _, m := range r.Concatenation {
@@ -102,15 +107,10 @@ type Certification struct {
 	Operator    OperatorConfig // in client mode
 	To          phone.Number   // a phone that somebody holds
 	ReceiptWait time.Duration
-	DialWait    time.Duration
+	DialWait    time.Duration    // negative: nobody will dial
 	Progress    func(Step)       // hears each step when it is done; may be nil
+	Announce    func(string)     // hears what the person at the phone is to do; may be nil
 	Now         func() time.Time // time.Now when nil
-}
-
-// Certify runs a Certification with its usual waits. The error says that it could not begin, because the settings are
-// wrong or the operator binds to us; everything else is in the report.
-func Certify(ctx context.Context, operator OperatorConfig, to phone.Number) (Report, error) {
-	return Certification{Operator: operator, To: to}.Run(ctx)
 }
 
 // certifier is a Certification at work.
@@ -140,7 +140,8 @@ type certifyCall struct {
 	message *smpp.Message
 }
 
-// Run runs the certification. See Certify.
+// Run runs the certification. The error says that it could not begin, because the settings are wrong or the operator
+// binds to us; everything else is in the report.
 func (c Certification) Run(ctx context.Context) (Report, error) {
 	cfg, err := c.Operator.withDefaults()
 	if err != nil {
@@ -216,6 +217,11 @@ func (w *certifier) step(name string, since time.Time, f Finding, format string,
 	}
 }
 
+// String is the step's line of the report, without alignment.
+func (s Step) String() string {
+	return fmt.Sprintf("%s: %s (%s), %s", s.Name, s.Finding, rounded(s.Took), s.Detail)
+}
+
 func (w *certifier) bind(ctx context.Context) bool {
 	since := w.Now()
 	session, err := smpp.Dial(ctx, smpp.ClientConfig{
@@ -267,19 +273,39 @@ func (w *certifier) submit(ctx context.Context, name, text string, method Method
 			w.step(name, since, Failed, "part %d of %d was not answered", i+1, len(m.segments))
 			return false
 		case outcome.Status != smpp.StatusOK:
-			w.step(name, since, Failed, "part %d of %d refused with 0x%02X %s",
-				i+1, len(m.segments), uint32(outcome.Status), outcome.Status)
+			// The octets let the operator's engineer find the PDU in a trace of his own.
+			octets, _ := smpp.Append(nil, outcome.Sequence, smpp.StatusOK, w.coder.pdu(m, i, w.Now()))
+			w.step(name, since, Failed, "part %d of %d refused with 0x%02X %s; the PDU was %x",
+				i+1, len(m.segments), uint32(outcome.Status), outcome.Status, w.masked(octets))
 			return false
 		}
 		w.note(name, outcome.MessageID())
 		ids = append(ids, outcome.MessageID())
 	}
 	if slices.Contains(ids, "") {
-		w.step(name, since, Warning, "%d parts accepted without message_id: no receipts can be matched", len(ids))
+		w.step(name, since, Warning, "%s accepted without message_id: no receipts can be matched", count(len(ids), "part"))
 		return true
 	}
-	w.step(name, since, Passed, "%d parts accepted, ids %s", len(ids), strings.Join(ids, ", "))
+	w.step(name, since, Passed, "%s accepted, ids %s", count(len(ids), "part"), strings.Join(ids, ", "))
 	return true
+}
+
+// masked returns a PDU with the test phone's digits, all but the last two, replaced: the report may go far.
+func (w *certifier) masked(octets []byte) []byte {
+	to := []byte(w.To)
+	if len(to) < 3 {
+		return octets
+	}
+	hidden := append(bytes.Repeat([]byte{'*'}, len(to)-2), to[len(to)-2:]...)
+	return bytes.ReplaceAll(octets, to, hidden)
+}
+
+// count writes a number of things.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // note remembers an accepted part.
@@ -387,11 +413,15 @@ func (w *certifier) waitReceipts(ctx context.Context) {
 		}
 	}
 	matched, all := w.match()
-	states := make(map[ReceiptState]int)
+	states := make(map[string]int)
 	fits := map[IDMode]int{}
 	var offset, delay time.Duration
 	for _, p := range matched {
-		states[p.receipt.State]++
+		state := string(p.receipt.State)
+		if p.receipt.State != StateDelivered && p.receipt.NetworkError != "" {
+			state += " err " + p.receipt.NetworkError
+		}
+		states[state]++
 		for _, mode := range []IDMode{IDAsIs, IDHex, IDDec} {
 			if explains(mode, p.submitted, p.receipt.MessageID) {
 				fits[mode]++
@@ -420,8 +450,19 @@ func (w *certifier) waitReceipts(ctx context.Context) {
 	if offset > time.Minute {
 		w.report.ClockOffset, finding = offset.Round(time.Second), Warning
 	}
-	w.step("receipts", since, finding, "%d of %d parts have a receipt, the last after %s; states %v; ids %s",
-		len(matched), all, rounded(max(0, delay)), states, w.report.MessageID)
+	var told []string
+	for _, state := range slices.Sorted(maps.Keys(states)) {
+		told = append(told, fmt.Sprintf("%s %d", state, states[state]))
+	}
+	ids := map[IDMode]string{
+		IDAsIs: "ids as in the answers", IDHex: "ids in the answers are hexadecimal, in receipts decimal",
+		IDDec: "ids in the answers are decimal, in receipts hexadecimal",
+	}[w.report.MessageID]
+	if ids == "" {
+		ids = "ids follow no one rule"
+	}
+	w.step("receipts", since, finding, "%d of %d parts have a receipt, the last after %s: %s; %s",
+		len(matched), all, rounded(max(0, delay)), strings.Join(told, ", "), ids)
 }
 
 type matchedReceipt struct {
@@ -464,6 +505,13 @@ func (w *certifier) ussd(ctx context.Context) {
 	if !w.Operator.has(RoleUSSD) {
 		w.step("USSD", since, Skipped, "the operator has no role \"ussd\"")
 		return
+	}
+	if w.DialWait < 0 {
+		w.step("USSD", since, Skipped, "not asked for")
+		return
+	}
+	if w.Announce != nil {
+		w.Announce(fmt.Sprintf("Dial the service's code on the test phone now; waiting for %s.", w.DialWait))
 	}
 	timer := time.NewTimer(w.DialWait)
 	defer timer.Stop()
