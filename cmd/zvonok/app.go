@@ -343,6 +343,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			return sender.Reroute(ctx, leases.AnyLinked)
 		})
 	})
+	background("backlogs", func(ctx context.Context) { every(ctx, sweepInterval, log, "watch what waits", sender.Watch) })
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {

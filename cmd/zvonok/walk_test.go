@@ -79,7 +79,7 @@ func TestDemo(t *testing.T) {
 			t.Errorf("the repeat was answered %d %v", status, answer)
 		}
 
-		// explain says what happened, without a name, a phone or a text.
+		// Pain 23: explain says what happened, without a name, a phone or a text.
 		eventually(t, "the receipt", func() bool {
 			out, _, code := command(t, dir, "explain", demo.ready.Keys["door"].Name+":1")
 			return code == 0 && strings.Contains(out, "delivered")

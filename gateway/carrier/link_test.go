@@ -490,7 +490,7 @@ func TestAFlappingSessionIsBoundMoreAndMoreSeldom(t *testing.T) {
 	})
 }
 
-// Pain 5 and 15: deadlines are kept while nothing is written.
+// Pain 13: deadlines are kept while nothing is written, so that nothing waits for ever.
 func TestMessagesExpireWhileTheOperatorThrottles(t *testing.T) {
 	t.Parallel()
 	inBubble(t, smpptest.Behaviour{StormEvery: 1, StormFor: time.Hour}, nil, func(t *testing.T, b *bubble) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,6 +44,7 @@ type bench struct {
 	boxes    []*smpptest.SMSC
 	metrics  *delivery.Metrics
 	stopping sync.Once
+	ahead    time.Duration // of the sender's clock
 }
 
 // setup starts a bench with one operator per behaviour, the first preferred.
@@ -341,6 +344,7 @@ func TestAMessagePastItsLifeIsNotSent(t *testing.T) {
 	}
 }
 
+// Pain 14: PostgreSQL is the only store; what a process that was killed had marked is found in it.
 func TestWhatADeadProcessWasSendingIsUnknownAndSentOnceMoreIfItIsStillNews(t *testing.T) {
 	t.Parallel()
 	b := setup(t, smpptest.Behaviour{})
@@ -437,6 +441,118 @@ func TestMessagesOfAnOperatorWithoutALinkGoByAnother(t *testing.T) {
 	}
 	b.boxes[0].SetBehaviour(smpptest.Behaviour{})
 	b.awaitDelivered(300)
+}
+
+// Pain 12: what is for a gateway that binds to us waits in the database while it is away, also over a restart of ours;
+// one that does not answer keeps nothing from another. Pain 13: what waits is seen from outside, with its age and a name.
+func TestMessagesWaitInTheDatabaseForAGatewayThatBindsToUs(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{}) // its client operator has nothing to do here
+	account := func(name string) carrier.OperatorConfig {
+		return carrier.OperatorConfig{
+			Name: name, Mode: carrier.Server, SystemID: name, Password: "secret", Window: 5, Rate: 5000, QueueLimit: 20,
+			Roles: []carrier.Role{carrier.RoleSMS}, ResponseTimeout: 2 * time.Second,
+		}
+	}
+	var log lines
+	begin := func() (address string) {
+		var err error
+		b.exchange, err = carrier.New(carrier.Config{
+			Operators:   []carrier.OperatorConfig{account("slow"), account("quick")},
+			Receipts:    func(ctx context.Context, batch []carrier.Receipt) error { return b.receipts.Store(ctx, batch) },
+			LinkChanged: func(operator string, up bool) { b.sender.LinkChanged(operator, up) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.desk = delivery.NewDesk(b.insert, func(to phone.Number) []string {
+			return []string{map[bool]string{true: "slow", false: "quick"}[to[10] < '5']}
+		})
+		b.sender = delivery.NewSender(delivery.SenderConfig{
+			Pool: b.pool, Desk: b.desk, Receipts: b.receipts, Exchange: b.exchange, Operators: []string{"slow", "quick"},
+			Process: "test", Log: slog.New(slog.NewTextHandler(&log, nil)), Metrics: b.metrics, Now: func() time.Time { return time.Now().Add(b.ahead) },
+		})
+		b.work()
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		settings := b.exchange.ServerConfig()
+		settings.SystemID, settings.Log = "zvonok", slog.New(slog.DiscardHandler)
+		server := smpp.NewServer(settings)
+		served := make(chan struct{})
+		go func() { defer close(served); _ = server.Serve(listener) }()
+		b.stopping = sync.Once{}
+		b.start()
+		t.Cleanup(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = server.Shutdown(ctx) // gateways that are gone do not answer
+			<-served
+		})
+		return listener.Addr().String()
+	}
+	bind := func(address, name string, behaviour smpptest.Behaviour) *smpptest.Gateway {
+		t.Helper()
+		g, err := smpptest.Connect(t.Context(), smpptest.GatewayConfig{
+			OperatorConfig: smpptest.OperatorConfig{Behaviour: behaviour}, Address: address, SystemID: name, Password: "secret",
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			ctx, cancel := context.WithCancel(context.Background())
+			cancel()
+			_ = g.Close(ctx) // what is missing is the point
+		})
+		return g
+	}
+
+	begin()
+	drafts := make([]delivery.Draft, 400)
+	slow := 0
+	for i := range drafts {
+		drafts[i] = draft(i)
+		if drafts[i].Address[10] < '5' {
+			slow++
+		}
+	}
+	b.enqueue(drafts...)
+	b.ahead = 3 * time.Minute
+	if err := b.sender.Watch(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"operator=quick messages=200", "oldest_for=3m", "oldest_delivery="} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not say %q:\n%s", want, log.String())
+		}
+	}
+	b.ahead = 0
+	b.stop()
+
+	address := begin()
+	bind(address, "slow", smpptest.Behaviour{Silence: 1})
+	quick := bind(address, "quick", smpptest.Behaviour{})
+	b.await("all messages of the quick gateway", func() bool { return len(quick.Messages()) == len(drafts)-slow })
+	b.await("their outcomes", func() bool { return b.states()[delivery.Sent]+b.states()[delivery.Delivered] >= len(drafts)-slow })
+}
+
+// lines is a log that a test reads.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
 
 // Fault row 3: what an orderly stop leaves unsent is found by the next start.

@@ -12,6 +12,8 @@ type Metrics struct {
 	receipts *prometheus.CounterVec
 	resends  prometheus.Counter
 	rerouted *prometheus.CounterVec
+	waiting  *prometheus.GaugeVec
+	oldest   *prometheus.GaugeVec
 	latency  prometheus.Histogram
 }
 
@@ -35,15 +37,25 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 			Name: "zvonok_delivery_rerouted_total",
 			Help: "Messages that went by another operator because theirs had no link, by the operator they left.",
 		}, []string{"operator"}),
+		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "zvonok_delivery_waiting",
+			Help: "Messages due and without an outcome, in the database, by operator. Every process tells the same.",
+		}, []string{"operator"}),
+		oldest: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "zvonok_delivery_oldest_seconds",
+			Help: "Age of the oldest of them; zero without any.",
+		}, []string{"operator"}),
 		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "zvonok_delivery_submit_seconds",
 			Help:    "Time from the storing of a message to the answer of the operator that took it.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 15, 60, 300, 900},
 		}),
 	}
-	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.latency)
+	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.waiting, m.oldest, m.latency)
 	for _, operator := range operators {
 		m.rerouted.WithLabelValues(operator)
+		m.waiting.WithLabelValues(operator)
+		m.oldest.WithLabelValues(operator)
 		for _, class := range carrier.Classes() {
 			m.outcomes.WithLabelValues(operator, string(class))
 		}

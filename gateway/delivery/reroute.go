@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	rerouteAfter   = 30 * time.Second // without a link anywhere, before an operator's messages go by others
 	rerouteJobs    = 50               // looked at in one transaction
 	rerouteBatches = 40               // in one call
+	longWait       = 2 * time.Minute  // of a message, before the log names it, and between two such lines
 )
 
 // Reroute gives the messages that wait for an operator without a link to the
@@ -221,6 +223,7 @@ type Backlog struct {
 	Operator string
 	Messages int       // with those that the operator's link has taken and not settled
 	Since    time.Time // of the oldest; zero without messages
+	Oldest   ID        // one of the oldest
 }
 
 // Backlogs returns what is due and not settled of each operator, in the order of
@@ -232,7 +235,8 @@ func Backlogs(ctx context.Context, q pg.Querier, operators []string) ([]Backlog,
 		queues, owners = append(queues, SMSQueue(operator), BulkSMSQueue(operator)), append(owners, operator, operator)
 	}
 	rows, err := q.Query(ctx, `
-		SELECT o.operator, coalesce(sum(jsonb_array_length(j.args->'ids')), 0), min((j.args->>'at')::timestamptz)
+		SELECT o.operator, coalesce(sum(jsonb_array_length(j.args->'ids')), 0), min((j.args->>'at')::timestamptz),
+			coalesce((min(ARRAY[j.args->>'at', j.args->'ids'->>0]))[2]::bigint, 0)
 		FROM unnest($1::text[], $2::text[]) AS o (queue, operator)
 		LEFT JOIN river.river_job AS j ON j.queue = o.queue AND j.kind = 'sms' AND j.state IN ('available', 'running', 'retryable')
 		GROUP BY o.operator`, queues, owners)
@@ -244,7 +248,7 @@ func Backlogs(ctx context.Context, q pg.Querier, operators []string) ([]Backlog,
 		b     Backlog
 		since *time.Time
 	)
-	if _, err := pgx.ForEachRow(rows, []any{&b.Operator, &b.Messages, &since}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&b.Operator, &b.Messages, &since, &b.Oldest}, func() error {
 		b.Since = time.Time{}
 		if since != nil {
 			b.Since = *since
@@ -259,4 +263,30 @@ func Backlogs(ctx context.Context, q pg.Querier, operators []string) ([]Backlog,
 		all[i] = found[operator]
 	}
 	return all, nil
+}
+
+// Watch publishes what waits of each operator, and names in the log a message
+// that waits longer than it should (pain 13): whoever is asked why finds it by
+// its id. It is to be called every few seconds.
+func (s *Sender) Watch(ctx context.Context) error {
+	operators := slices.Sorted(maps.Keys(s.pumps))
+	backlogs, err := Backlogs(ctx, s.pool, operators)
+	if err != nil {
+		return err
+	}
+	now := s.now()
+	for _, b := range backlogs {
+		age := time.Duration(0)
+		if b.Messages > 0 {
+			age = max(0, now.Sub(b.Since))
+		}
+		s.metrics.waiting.WithLabelValues(b.Operator).Set(float64(b.Messages))
+		s.metrics.oldest.WithLabelValues(b.Operator).Set(age.Seconds())
+		if age >= longWait && now.Sub(s.warned[b.Operator]) >= longWait {
+			s.warned[b.Operator] = now
+			s.log.Warn("messages wait for their operator", "operator", b.Operator, "messages", b.Messages,
+				"oldest_for", age.Round(time.Second), "oldest_delivery", b.Oldest)
+		}
+	}
+	return nil
 }

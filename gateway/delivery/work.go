@@ -111,6 +111,7 @@ type Sender struct {
 	rerouteAfter time.Duration
 	dark         map[string]time.Time // since when an operator has no link; of Reroute
 	scanned      map[string]int64     // up to which of its jobs Reroute has come
+	warned       map[string]time.Time // when the log last named a message of it; of Watch
 
 	stop      context.CancelFunc
 	running   sync.WaitGroup
@@ -141,6 +142,7 @@ func NewSender(c SenderConfig) *Sender {
 		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
 		pumps:        make(map[string]*pump, len(c.Operators)),
 		rerouteAfter: cmp.Or(c.RerouteAfter, rerouteAfter), dark: map[string]time.Time{}, scanned: map[string]int64{},
+		warned: map[string]time.Time{},
 		settler: &settler{
 			pool: c.Pool, desk: c.Desk, receipts: c.Receipts, log: c.Log, metrics: c.Metrics, now: c.Now,
 			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),

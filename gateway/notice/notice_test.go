@@ -243,6 +243,7 @@ func TestTwoRacingJobsOfOneFactMakeOneMessage(t *testing.T) {
 	expect(t, "messages", b.sent(), "sms 79000000001 Вход 08:15 Петя П. Баланс 0,00 р")
 }
 
+// Pain 24: one SMS per family phone.
 func TestSiblingsThroughOneDoorShareAMessage(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -284,6 +285,7 @@ func TestAPassThatIsNoNewsAnyMoreIsNotSent(t *testing.T) {
 	expect(t, "verdicts", b.verdicts(), "petya 79000000001 sms stale")
 }
 
+// Pain 24: STOP holds.
 func TestAPhoneThatSaidStopGetsNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -317,6 +319,7 @@ func TestTheFirstMessageOverTheDaysCapSaysSoAndTheRestAreInTheDigest(t *testing.
 	}
 }
 
+// Pain 24: quiet hours.
 func TestQuietHoursEndWhereTheyShould(t *testing.T) {
 	t.Parallel()
 	zone, err := time.LoadLocation("Europe/Moscow")

@@ -36,6 +36,7 @@ func (b *bench) optedOut(phone string) bool {
 	return health[phone].OptedOut
 }
 
+// Pain 24: keywords by MO.
 func TestStopEndsSMSAtOnceWithOneConfirmationAndStartResumes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
