@@ -25,7 +25,7 @@ func (s *Sender) Follow(client *river.Client[pgx.Tx]) { s.client = client }
 // follow keeps the queues of an operator in step with its link until ctx ends.
 func (s *Sender) follow(ctx context.Context, p *pump) {
 	working := false
-	for {
+	for ctx.Err() == nil {
 		wait := time.Duration(-1)
 		switch up := p.exchange.Ready(p.operator); {
 		case up && !working:
