@@ -236,7 +236,7 @@ func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID
 			}
 			u.facts = append(u.facts, read(&event, raw, device, u.clock))
 		}
-		if err := s.in.storeAll(ctx, uploads); err != nil {
+		if _, err := s.in.storeAll(ctx, uploads); err != nil {
 			if done.ConfirmedLogID > 0 {
 				return done, nil // the rest comes again
 			}
@@ -283,28 +283,28 @@ func trimKey(key string, profile access.Profile) string {
 }
 
 // storeAll stores uploads of several devices in one transaction.
-func (in *Intake) storeAll(ctx context.Context, uploads []*upload) error {
+func (in *Intake) storeAll(ctx context.Context, uploads []*upload) ([]answer, error) {
 	if len(uploads) == 0 {
-		return nil
+		return nil, nil
 	}
 	select {
 	case in.large <- struct{}{}:
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 	defer func() { <-in.large }()
 	answers, err := in.storeUploads(context.WithoutCancel(ctx), uploads)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i, a := range answers {
 		if a.err != nil {
-			return a.err
+			return nil, a.err
 		}
 		in.contacts.note(uploads[i].device.ID, uploads[i].clock)
 	}
 	in.well(ctx)
-	return nil
+	return answers, nil
 }
 
 // verdict answers a controller that asks whether to open.

@@ -422,6 +422,12 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	intake.Sigur(sites).Register(mux)
+	for _, drop := range config.Drops {
+		folder := reader.DropFolder{Dir: drop.Dir, Device: reader.DeviceID(drop.Device)}
+		background("drop folder "+drop.Dir, func(ctx context.Context) {
+			every(ctx, dropInterval, log, "take files of "+drop.Dir, func(ctx context.Context) error { return intake.Sweep(ctx, folder) })
+		})
+	}
 	schooldesk.New(schooldesk.Config{Pool: pool, Recorder: recorder, Log: log.With("part", "office"), Now: now}).Register(api)
 	parents.Register(api)
 	a.stops.add("parents", func(context.Context) error { parents.Close(); return nil }) // after their listener
@@ -465,6 +471,7 @@ const (
 	foldInterval    = 5 * time.Second
 	digestInterval  = time.Minute
 	absenceInterval = time.Minute
+	dropInterval    = 5 * time.Second
 
 	retentionInterval = time.Hour // how often is asked whether the day's run is due
 	monthsInterval    = 12 * time.Hour

@@ -41,6 +41,13 @@ type Config struct {
 
 	Operators []OperatorConfig `toml:"operator"`
 	Sigur     []SigurConfig    `toml:"sigur"` // access control servers that push their events
+	Drops     []DropConfig     `toml:"drop"`  // folders into which controllers export their events
+}
+
+// DropConfig is a folder of CSV files.
+type DropConfig struct {
+	Dir    string `toml:"dir"`
+	Device int64  `toml:"device"` // whose events they are (zvonok key list)
 }
 
 // SigurConfig is a Sigur access control server.
@@ -519,6 +526,11 @@ func (c *Config) validate() error {
 	}
 	if _, err := c.sigurSites(); err != nil {
 		return err
+	}
+	for i, d := range c.Drops {
+		if d.Dir == "" || d.Device <= 0 {
+			return fmt.Errorf("drop %d: dir, device: give a folder and the id of a device (zvonok key list)", i+1)
+		}
 	}
 	seen := map[string]bool{}
 	for i := range c.Operators {

@@ -67,6 +67,7 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		},
 		{"a Sigur server without its codes", "[[sigur]]\npoints = { \"1\" = 12 }\n", nil, []string{"sigur 1", "in, out"}},
 		{"a Sigur server without a device", "[[sigur]]\nin = 1\nout = 2\npoints = { \"1\" = 0 }\n", nil, []string{"sigur 1", "zvonok key list"}},
+		{"a drop folder of no device", "[[drop]]\ndir = \"x\"\n", nil, []string{"drop 1", "zvonok key list"}},
 		{"one half of a key pair", "[smpp]\ntls_cert_file = \"x\"\n", nil, []string{"tls_key_file"}},
 	}
 	for _, test := range tests {
