@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -77,7 +78,13 @@ func (h CardHolder) Usable(at time.Time) bool {
 // lived then counts, else the latest issued before that moment; an event from
 // before the first issue (a card used before it was keyed in) takes the first.
 // Each branch is switched off as a whole when the query asks for another part.
-const resolveCards = `
+const resolveCards = resolveHead + resolveParts + resolveTail
+
+// resolveWhole is the same for queries of whole identifiers, which is what most
+// readers report: it takes a third of the time to plan.
+const resolveWhole = resolveHead + resolveTail
+
+const resolveHead = `
 	SELECT coalesce(c.id, 0), coalesce(c.person_id, 0), coalesce(c.representative_id, 0), coalesce(c.kind, ''),
 	       CASE WHEN c.id IS NULL THEN ''
 	            WHEN q.part <> '' AND c.cards > 1 THEN 'ambiguous'
@@ -95,7 +102,9 @@ const resolveCards = `
 	        SELECT f.*, count(*) FILTER (WHERE f.lives) OVER () AS cards
 	          FROM (SELECT l.*, l.issued_at <= q.at AND (l.ended_at IS NULL OR l.ended_at > q.at) AS lives
 	                  FROM (SELECT a.* FROM access.card a
-	                         WHERE q.part = '' AND a.organisation_id = q.organisation_id AND a.uid = q.uid
+	                         WHERE q.part = '' AND a.organisation_id = q.organisation_id AND a.uid = q.uid`
+
+const resolveParts = `
 	                         UNION ALL
 	                        SELECT a.* FROM access.card a
 	                         WHERE q.part IN ('head3', 'head4') AND a.organisation_id = q.organisation_id
@@ -103,7 +112,9 @@ const resolveCards = `
 	                         UNION ALL
 	                        SELECT a.* FROM access.card a
 	                         WHERE q.part IN ('tail3', 'tail4') AND a.organisation_id = q.organisation_id
-	                           AND right(a.uid, 6) = right(q.uid, 6) AND right(a.uid, length(q.uid)) = q.uid) l) f
+	                           AND right(a.uid, 6) = right(q.uid, 6) AND right(a.uid, length(q.uid)) = q.uid`
+
+const resolveTail = `) l) f
 	         ORDER BY f.lives DESC,
 	                  f.issued_at <= q.at DESC,
 	                  CASE WHEN f.issued_at <= q.at THEN f.issued_at END DESC,
@@ -124,7 +135,11 @@ func ResolveCards(ctx context.Context, q pg.Querier, queries []CardQuery) ([]Car
 	for i, query := range queries {
 		organisations[i], uids[i], parts[i], at[i] = query.Organisation, query.UID, query.Part, moment(query.At)
 	}
-	rows, err := q.Query(ctx, resolveCards, organisations, uids, parts, at)
+	statement := resolveWhole
+	if slices.ContainsFunc(queries, func(query CardQuery) bool { return query.Part != Whole }) {
+		statement = resolveCards
+	}
+	rows, err := q.Query(ctx, statement, organisations, uids, parts, at)
 	if err != nil {
 		return nil, fmt.Errorf("resolve %d cards: %w", len(queries), err)
 	}

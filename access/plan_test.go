@@ -72,6 +72,10 @@ func TestQuestionsOfRightsAndCardsUseIndexesOnly(t *testing.T) {
 			[]string{array(organisations), array(uids), array(whole), array(stands)},
 		},
 		{
+			"500 cards at readers that report them whole", "bigint[], text[], text[], timestamptz[]", resolveWhole,
+			[]string{array(organisations), array(uids), array(whole), array(stands)},
+		},
+		{
 			"500 cards at readers that keep the first three octets", "bigint[], text[], text[], timestamptz[]", resolveCards,
 			[]string{array(organisations), array(heads), array(head3), array(stands)},
 		},
