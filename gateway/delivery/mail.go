@@ -126,6 +126,7 @@ func (m *Mailer) claim(ctx context.Context, args MailArgs) ([]claimedLetter, err
 			    settled_at = CASE WHEN expires_at <= $1 THEN $1 END,
 			    attempt    = CASE WHEN expires_at <= $1 THEN attempt ELSE attempt + 1 END,
 			    sender = $2, sending_at = $1
+			FROM`+withoutBrake+`
 			WHERE id = ANY ($3) AND at = $4 AND channel = 'email'
 			  AND (state = 'queued' OR state = 'sending' AND sender = $2)
 			RETURNING id, at, state, attempt, failures, resent, again, topic, address, priority, expires_at, spare

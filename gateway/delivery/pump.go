@@ -371,7 +371,7 @@ func (p *pump) mark(ctx context.Context, claims []claim) ([]row, error) {
 		    settled_at = CASE WHEN d.expires_at <= $1 THEN $1 END,
 		    attempt    = CASE WHEN d.expires_at <= $1 THEN d.attempt ELSE d.attempt + 1 END,
 		    operator = $2, sender = $3, sending_at = $1
-		FROM unnest($4::bigint[], $5::timestamptz[]) AS c (id, at)
+		FROM unnest($4::bigint[], $5::timestamptz[]) AS c (id, at),`+withoutBrake+`
 		WHERE d.id = c.id AND d.at = c.at AND d.at BETWEEN $6 AND $7
 		  AND (d.state = 'queued' OR d.state = 'sending' AND d.sender = $3)
 		RETURNING d.id, d.at, d.state, d.attempt, d.failures, d.resent, d.again, d.topic, d.address, d.body,

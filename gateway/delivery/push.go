@@ -196,6 +196,7 @@ func (p *Pusher) claim(ctx context.Context, args PushArgs) ([]claimedPush, error
 		    settled_at = CASE WHEN state = 'sent' THEN settled_at WHEN expires_at <= $1 THEN $1 END,
 		    attempt    = CASE WHEN expires_at <= $1 THEN attempt ELSE attempt + 1 END,
 		    sender = $2, sending_at = coalesce(sending_at, $1)
+		FROM`+withoutBrake+`
 		WHERE id = ANY ($3) AND at = $4 AND channel = 'push' AND NOT recalled
 		  AND (state IN ('queued', 'sent') OR state = 'sending' AND sender = $2)
 		RETURNING id, at, state, attempt, failures, resent, again, topic, address, priority, expires_at, spare, body`,

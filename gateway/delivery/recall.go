@@ -38,8 +38,9 @@ type RecallReport struct {
 	Left      int `json:"left"`      // had left: delivered, or nobody can tell that they were not
 }
 
-// Recall stops messages. What waits is stopped by one statement, found through
-// the jobs that name it; what is on its way is not sent a second time and does
+// Recall stops messages. From its first moment on nothing is taken to be sent,
+// until what waits is stopped by one statement, found through the jobs that name
+// it; other news waits that long. What is on its way is not sent a second time and does
 // not fall back; what an operator has taken and may still hold is cancelled
 // there (cancel_sm), part by part. Recalling again continues an interrupted
 // recall. Without an exchange, or with an operator that is away, nothing is
@@ -85,9 +86,29 @@ func Recall(ctx context.Context, pool *pgxpool.Pool, exchange *carrier.Exchange,
 const recallFilter = `
 	($1::text = '' OR d.topic = $1) AND ($2::bigint = 0 OR d.organisation_id = $2) AND ($3::text = '' OR d.operator = $3) AND d.at >= $4`
 
-// stop recalls what waits. Rows that a link is taking at this moment have left.
-func stop(ctx context.Context, pool *pgxpool.Pool, f Filter, now time.Time) (int, error) {
-	tag, err := pool.Exec(ctx, `
+// Whoever takes messages to send them holds the brake together with all others
+// until they are marked; a recall pulls it for itself alone. So no message leaves
+// its queue while a recall goes through it, however long that takes, and what it
+// has not come to yet is as safe as what it has.
+const (
+	withoutBrake = ` pg_advisory_xact_lock_shared(hashtextextended('zvonok recall', 0)) AS brake `
+	pullBrake    = `SELECT pg_advisory_xact_lock(hashtextextended('zvonok recall', 0))`
+)
+
+// stop recalls what waits. Rows that a link has taken by now have left.
+func stop(ctx context.Context, pool *pgxpool.Pool, f Filter, now time.Time) (stopped int, err error) {
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, pullBrake); err != nil {
+			return fmt.Errorf("stop the sending: %w", err)
+		}
+		stopped, err = stopTx(ctx, tx, f, now)
+		return err
+	})
+	return stopped, err
+}
+
+func stopTx(ctx context.Context, tx pgx.Tx, f Filter, now time.Time) (int, error) {
+	tag, err := tx.Exec(ctx, `
 		WITH jobs AS MATERIALIZED (
 			SELECT (args->>'at')::timestamptz AS at, args->'ids' AS ids
 			FROM river.river_job

@@ -91,6 +91,50 @@ func TestARecallSaysHowManyHadLeft(t *testing.T) {
 	}
 }
 
+// Issue 7, item 6: stopped within a second, however long the recall takes to go through what waits.
+func TestNothingLeavesWhileARecallGoesThroughWhatWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{})
+	slow, err := b.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slow.Rollback(context.WithoutCancel(t.Context()))
+	if _, err := slow.Exec(t.Context(), `SELECT pg_advisory_xact_lock(hashtextextended('zvonok recall', 0))`); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	b.enqueue(draft(1), draft(2), draft(3))
+	b.await("the sender at the brake", func() bool {
+		var waits bool
+		if err := b.pool.QueryRow(t.Context(), `SELECT EXISTS (
+			SELECT FROM pg_locks AS l JOIN pg_database AS d ON d.oid = l.database
+			WHERE d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted)`).Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		return waits
+	})
+	if _, err := slow.Exec(t.Context(), `UPDATE delivery.delivery SET state = 'recalled' WHERE state = 'queued'`); err != nil {
+		t.Fatal(err)
+	}
+	if err := slow.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.await("the jobs", func() bool {
+		var left int
+		if err := b.pool.QueryRow(t.Context(), `SELECT count(*) FROM river.river_job WHERE state <> 'completed'`).Scan(&left); err != nil {
+			t.Fatal(err)
+		}
+		return left == 0
+	})
+	if states := b.states(); states[delivery.Recalled] != 3 {
+		t.Errorf("deliveries are %v", states)
+	}
+	if n := len(b.boxes[0].Messages()); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+}
+
 func TestAnUnknownOutcomeThatWasRecalledIsNotSentAgain(t *testing.T) {
 	t.Parallel()
 	b := setup(t, smpptest.Behaviour{Swallow: 1})
