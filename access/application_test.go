@@ -145,7 +145,7 @@ func TestABadApplicationIsRefusedAsAWhole(t *testing.T) {
 		{"a number for a name", edit(`"Ольга"`, `7`), []string{"applicant.given_name"}},
 		{"no reference", edit(`"2026-117"`, `""`), []string{"reference"}},
 		{"the registry's own name", edit(`"2026-117"`, `"registry"`), []string{"reference"}},
-		{"a date of another form", edit(`"2026-11-20"`, `"20.11.2026"`), []string{""}},
+		{"a date of another form", edit(`"2026-11-20"`, `"20.11.2026"`), []string{"signed_on"}},
 		{"a consent that ends before it begins", edit(`"2027-05-31"`, `"2026-11-19"`), []string{"consent_until"}},
 		{"a signature of tomorrow", edit(`"2026-11-20"`, `"2026-11-24"`), []string{"signed_on"}},
 		{"a telephone that is none", edit(`"8 (900) 000-00-01"`, `"112"`), []string{"applicant.phone"}},

@@ -25,20 +25,20 @@ func TestPeopleAreErasedWhenNobodyNeedsThem(t *testing.T) {
 		child    ledger.PersonID
 		erased   bool
 	}
-	// Masha's mother consents; Petya's withdrew 31 days ago, Vanya's 29 days ago.
+	// Masha's mother consents; Petya's withdrew 30 days ago, Vanya's 28 days ago.
 	mother := w.parent(1, "Петрова", "Ольга", w.masha)
 	withdrawn, recent := w.parent(2, "Петров", "Антон", w.petya), w.parent(3, "Петров", "Илья", w.vanya)
-	w.exec(`UPDATE access.consent SET withdrawn_at = $2 WHERE representative_id = $1`, withdrawn, ago(31))
-	w.exec(`UPDATE access.consent SET withdrawn_at = $2 WHERE representative_id = $1`, recent, ago(29))
+	w.exec(`UPDATE access.consent SET withdrawn_at = $2 WHERE representative_id = $1`, withdrawn, ago(30))
+	w.exec(`UPDATE access.consent SET withdrawn_at = $2 WHERE representative_id = $1`, recent, ago(28))
 	people := []person{
 		{"a trusted person of a child with a consent", Trusted, time.Time{}, time.Time{}, w.masha, false},
-		{"a trusted person excluded 31 days ago", Trusted, time.Time{}, ago(31), w.masha, true},
-		{"a trusted person excluded 29 days ago", Trusted, time.Time{}, ago(29), w.masha, false},
-		{"a trusted person whose time ended 31 days ago", Trusted, ago(31), time.Time{}, w.masha, true},
-		{"a trusted person of a child whose consent was withdrawn 31 days ago", Trusted, time.Time{}, time.Time{}, w.petya, true},
-		{"a trusted person of a child whose consent was withdrawn 29 days ago", Trusted, time.Time{}, time.Time{}, w.vanya, false},
+		{"a trusted person excluded 30 days ago", Trusted, time.Time{}, ago(30), w.masha, true},
+		{"a trusted person excluded 28 days ago", Trusted, time.Time{}, ago(28), w.masha, false},
+		{"a trusted person whose time ended 30 days ago", Trusted, ago(30), time.Time{}, w.masha, true},
+		{"a trusted person of a child whose consent was withdrawn 30 days ago", Trusted, time.Time{}, time.Time{}, w.petya, true},
+		{"a trusted person of a child whose consent was withdrawn 28 days ago", Trusted, time.Time{}, time.Time{}, w.vanya, false},
 		{"a companion, who needs no consent", Companion, time.Time{}, time.Time{}, w.petya, false},
-		{"a companion taken from the list 31 days ago", Companion, time.Time{}, ago(31), w.petya, true},
+		{"a companion taken from the list 30 days ago", Companion, time.Time{}, ago(30), w.petya, true},
 	}
 	ids := make([]RepresentativeID, len(people))
 	for i, p := range people {

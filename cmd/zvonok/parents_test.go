@@ -119,7 +119,7 @@ func testParents(t *testing.T, demo *program, dir string) {
 	n := len(inbox())
 	tap("in")
 	eventually(t, "the reason why nobody is told", func() bool {
-		out, _, code := command(t, dir, "explain", fmt.Sprintf("%s:%d", demo.ready.Keys["door"].Name, seq))
+		out, _, code := command(t, dir, "explain", "--json", fmt.Sprintf("%s:%d", demo.ready.Keys["door"].Name, seq))
 		return code == 0 && strings.Contains(out, "not_subscribed")
 	})
 	if texts := inbox(); len(texts) != n {
