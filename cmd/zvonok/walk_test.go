@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,5 +205,21 @@ func dataFolder(t testing.TB) string {
 			t.Fatal(err)
 		}
 	}
+	// A program that was killed leaves PostgreSQL to shut down by itself; until
+	// then it writes into the folder that is about to be removed.
+	t.Cleanup(func() {
+		eventually(t, "PostgreSQL's end", func() bool { return !runsIn(filepath.Join(dir, "*", "postgres", "data")) })
+	})
 	return dir
+}
+
+// runsIn tells whether a PostgreSQL is alive on a data directory of a pattern.
+func runsIn(pattern string) bool {
+	files, _ := filepath.Glob(filepath.Join(pattern, "postmaster.pid")) // the pattern is well formed
+	return slices.ContainsFunc(files, func(file string) bool {
+		data, _ := os.ReadFile(file) // gone meanwhile is gone
+		first, _, _ := strings.Cut(string(data), "\n")
+		pid, err := strconv.Atoi(strings.TrimSpace(first))
+		return err == nil && syscall.Kill(pid, 0) == nil
+	})
 }
