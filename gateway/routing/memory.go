@@ -207,6 +207,10 @@ func storeLearned(ctx context.Context, tx pgx.Tx, now time.Time, learned map[pho
 	return nil
 }
 
+// vanishing is an exponent with which nothing is left of a share. PostgreSQL
+// takes a power that is too small for a number for an error.
+const vanishing = 1000
+
 // storeCounts moves the shares as if the messages had come one after another:
 // n of them leave (1-step)^n of what was there.
 func storeCounts(ctx context.Context, tx pgx.Tx, now time.Time, counts map[pair]count) error {
@@ -224,18 +228,19 @@ func storeCounts(ctx context.Context, tx pgx.Tx, now time.Time, counts map[pair]
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO routing.evidence AS e (operator, prefix, share, at, seen, timely)
 		SELECT operator, prefix,
-			greatest($2, 1 + (1 - power(1 - $3::float8, seen::float8)) * (timely::float8 / seen - 1)), $1, seen, timely
+			greatest($2, 1 + (1 - power(1 - $3::float8, least(seen, $9::bigint)::float8)) * (timely::float8 / seen - 1)), $1, seen, timely
 		FROM unnest($5::text[], $6::text[], $7::bigint[], $8::bigint[]) AS c (operator, prefix, seen, timely)
 		ORDER BY operator, prefix
 		ON CONFLICT (operator, prefix) DO UPDATE SET
 			share = (
-				SELECT greatest($2, old + (1 - power(1 - $3::float8, excluded.seen::float8)) * (excluded.timely::float8 / excluded.seen - old))
+				SELECT greatest($2, old + (1 - power(1 - $3::float8, least(excluded.seen, $9::bigint)::float8))
+					* (excluded.timely::float8 / excluded.seen - old))
 				FROM (SELECT 1 - (1 - e.share) * power(2::float8,
-					-greatest(0, extract(epoch FROM excluded.at - e.at)::float8) / $4::float8)) AS drifted (old)
+					-least($9::bigint, greatest(0, extract(epoch FROM excluded.at - e.at)::float8) / $4::float8))) AS drifted (old)
 			),
 			at = greatest(e.at, excluded.at), seen = e.seen + excluded.seen, timely = e.timely + excluded.timely`,
 		now, carrier.EvidenceFloor, carrier.EvidenceStep, carrier.EvidenceHalf.Seconds(),
-		operators, prefixes, seen, timely); err != nil {
+		operators, prefixes, seen, timely, vanishing); err != nil {
 		return fmt.Errorf("store evidence: %w", err)
 	}
 	return nil

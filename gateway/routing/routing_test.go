@@ -206,6 +206,27 @@ func TestEvidenceIsThatOfAllProcessesTogether(t *testing.T) {
 	}
 }
 
+func TestEvidenceOfAWholeMorningOrAfterAYearIsStored(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	p := newProcess(t, pool, start)
+	for range 100_000 { // nothing is left of a share by then, and less than a float can hold
+		p.Delivered("mts", "79150000001", true)
+	}
+	p.sync(t)
+	for range 100_000 {
+		p.Delivered("mts", "79150000001", true)
+	}
+	p.sync(t)
+	later := newProcess(t, pool, start.AddDate(1, 0, 0))
+	later.Delivered("mts", "79150000001", true)
+	later.sync(t)
+	var seen int64
+	if err := pool.QueryRow(t.Context(), `SELECT seen FROM routing.evidence WHERE operator = 'mts'`).Scan(&seen); err != nil || seen != 200_001 {
+		t.Errorf("%d messages are on record, %v", seen, err)
+	}
+}
+
 // Pain 10: an operator that takes messages and sends no receipt for them loses traffic, unless it never sends any.
 func TestMissingReceiptsSpeakAgainstARoute(t *testing.T) {
 	t.Parallel()
