@@ -70,7 +70,16 @@ type Querier interface {
 // connection. It is for batches whose statements are all lookups and writes by
 // key, so that one plan is right whatever the size of the batch; planning them
 // anew over the months' partitions took as long as running them.
-var PlannedOnce = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL plan_cache_mode = force_generic_plan"}
+//
+// The plan must be right for full tables even when it is made for empty ones, on
+// the first morning of a new database: there reading a whole table looks
+// cheapest, and would be done for minutes until PostgreSQL's statistics have
+// caught up. So only plans by index are considered.
+var PlannedOnce = pgx.TxOptions{BeginQuery: `BEGIN;
+	SET LOCAL plan_cache_mode = force_generic_plan;
+	SET LOCAL enable_seqscan = off;
+	SET LOCAL enable_hashjoin = off;
+	SET LOCAL enable_mergejoin = off`}
 
 var (
 	_ Querier = (*pgxpool.Pool)(nil)
