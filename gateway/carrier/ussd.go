@@ -87,13 +87,14 @@ func (o *operator) answer(ctx context.Context, r Reply, m *smpp.Message) error {
 	}
 }
 
-// replyLink returns a session that can carry a reply, the preferred one if it can, and none that was tried.
+// replyLink returns a session that can carry a reply, the preferred one if it can, and none that was tried. A session
+// whose lease is in doubt would end over it, so it has to stay silent.
 func (o *operator) replyLink(preferred Link, tried map[Link]bool) (*smpp.Session, Link) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var best *link
 	for id, l := range o.links {
-		if !l.sends || l.closing || tried[id] {
+		if !l.sends || l.closing || tried[id] || !l.lease.Valid() {
 			continue
 		}
 		if best == nil || id == preferred || id < best.id && best.id != preferred {

@@ -9,17 +9,25 @@
 // the database says is so.
 //
 //   - A process that dies loses its connection, and with it the locks, at once.
-//     Another takes them over after a few beats, within three seconds.
+//     Another takes them over after [Config.Courtesy].
 //   - A process that hangs (SIGSTOP, a frozen machine, a cut network) stops
 //     beating. PostgreSQL ends its session after [Config.Life] by
 //     idle_session_timeout, so nobody has to judge whether it is dead.
-//   - The holder itself stops believing in its leases a margin before that, by
-//     its own monotonic clock, counted from before its last beat was sent
-//     ([Lease.Valid]). Woken up again it finds the time over before it has asked
-//     anybody. That is the fence: it is asked before every write to the socket.
+//   - The holder itself stops believing in its leases a margin before another
+//     could have them, whichever way the locks were lost: after less than both the
+//     life and the courtesy, by its own monotonic clock, counted from before its
+//     last beat was sent ([Lease.Valid]). Woken up again it finds the time over
+//     before it has asked anybody. That is the fence: it is asked before every
+//     write to the socket. Closed, it only silences the link: with the database
+//     back and the lock still ours, sending goes on.
 //   - When only the connection breaks, the holder takes the locks again with a
-//     new one; the others wait those few beats before they take what was held, so
-//     that a restart of PostgreSQL moves no bind.
+//     new one; that is what the courtesy is for. A process whose own connection
+//     broke supposes that PostgreSQL was restarted and the others lost theirs too,
+//     and leaves them time from when it is back itself, so that a restart moves no
+//     bind, however long it takes. A holder that does not come back in that time
+//     loses the bind: work that can be done must not wait for it.
+//   - A holder that gives a bind back and lives still is told from one that is
+//     gone by the other locks of its session. Nobody waits for it.
 //
 // What remains is the time between the fence and the system call behind it: a
 // process that is stopped right there writes one batch when it goes on. SMPP has
@@ -50,13 +58,13 @@ import (
 
 // Limits of the leases. Those of [Config] are defaults.
 const (
-	defaultLife = 6 * time.Second // of a session without a beat
-	defaultBeat = 500 * time.Millisecond
+	defaultLife     = 5 * time.Second // of a session without a beat
+	defaultCourtesy = 3 * time.Second // of others for a holder whose locks are gone
+	defaultBeat     = 500 * time.Millisecond
 
-	margin        = 8 // a holder believes in its leases an eighth of the life less
+	margin        = 8 // a holder believes in its leases an eighth of the time less
 	statementTime = 3 * time.Second
 	reconnectWait = 500 * time.Millisecond
-	courtesy      = 4 // beats that a bind which was held stays free before another process takes it
 )
 
 // Config is what a Keeper needs.
@@ -67,8 +75,11 @@ type Config struct {
 	Metrics prometheus.Registerer // nil for none
 
 	// Life is how long PostgreSQL waits for a beat before it ends the session
-	// and gives the leases away, 6 s by default. Beat is the time between two.
-	Life, Beat time.Duration
+	// and gives the leases away, 5 s by default. Courtesy is how long a bind stays
+	// free whose holder is gone before another process takes it, 3 s by default;
+	// it must be the same in all processes, for the fence counts on it. A process
+	// that hangs is replaced after the sum. Beat is the time between two beats.
+	Life, Courtesy, Beat time.Duration
 }
 
 // Keeper keeps the leases of one process. Its methods may be called by any
@@ -94,7 +105,8 @@ type Keeper struct {
 	backend  uint32          // of the last connection, to end what is left of it
 	contends map[string]bool // shared locks of this connection
 	links    map[string]bool
-	seen     map[bind]time.Time // binds that were seen held: since when they are free, zero while they are not
+	back     time.Time         // when the connection was made in place of one that broke
+	seen     map[bind]sighting // binds that were seen held
 
 	metrics *metrics
 }
@@ -103,6 +115,12 @@ type Keeper struct {
 type bind struct {
 	operator string
 	number   int
+}
+
+// sighting is who was seen to hold a bind.
+type sighting struct {
+	backend int32     // of PostgreSQL, that has or had the lock
+	free    time.Time // since when it has not, zero while it has
 }
 
 // standing is what is known of an operator.
@@ -126,14 +144,15 @@ type Lease struct {
 // Open connects, shows the other processes that this one lives, and keeps the
 // leases that are asked for until [Keeper.Close].
 func Open(ctx context.Context, cfg Config) (*Keeper, error) {
-	cfg.Life, cfg.Beat = cmp.Or(cfg.Life, defaultLife), cmp.Or(cfg.Beat, defaultBeat)
+	cfg.Life, cfg.Courtesy = cmp.Or(cfg.Life, defaultLife), cmp.Or(cfg.Courtesy, defaultCourtesy)
+	cfg.Beat = cmp.Or(cfg.Beat, defaultBeat)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	k := &Keeper{
 		cfg: cfg, since: time.Now(), poke: make(chan struct{}, 1),
 		held: make(map[bind]*Lease), waiting: make(map[bind]chan *Lease), operators: make(map[string]*standing),
-		notBefore: make(map[bind]time.Time), seen: make(map[bind]time.Time), metrics: newMetrics(cfg.Metrics),
+		notBefore: make(map[bind]time.Time), seen: make(map[bind]sighting), metrics: newMetrics(cfg.Metrics),
 	}
 	if err := k.connect(ctx); err != nil {
 		return nil, fmt.Errorf("announce the process: %w", err)
@@ -364,6 +383,7 @@ func (k *Keeper) connect(ctx context.Context) error {
 func (k *Keeper) reconnect(ctx context.Context) {
 	err := k.connect(ctx)
 	if err == nil {
+		k.back = time.Now()
 		k.cfg.Log.Info("the leases are kept by a new connection")
 		return
 	}
@@ -406,10 +426,13 @@ func (k *Keeper) lockAgain(ctx context.Context, sent time.Time) error {
 	return nil
 }
 
-// extend lets the leases hold for a life, less the margin, from a moment before
-// the database was last asked.
+// extend lets the leases hold, from a moment before the database was last asked,
+// for less than it takes until another process has them: that waits for the
+// courtesy after it saw the locks gone, which the database takes away after a
+// life, or at any moment when somebody ends the session or the server.
 func (k *Keeper) extend(sent time.Time) {
-	k.until.Store(int64(sent.Sub(k.since) + k.cfg.Life - k.cfg.Life/margin))
+	hold := min(k.cfg.Life, k.cfg.Courtesy)
+	k.until.Store(int64(sent.Sub(k.since) + hold - hold/margin))
 }
 
 // processKey, bindKey and the like are the names of the locks, in SQL.
@@ -444,15 +467,18 @@ func (k *Keeper) beat(ctx context.Context) error {
 	sent := time.Now()
 	rows, err := k.conn.Query(ctx, `
 		WITH locks AS MATERIALIZED (
-			SELECT (classid::bigint << 32) | objid::bigint AS key, mode FROM pg_locks
+			SELECT (classid::bigint << 32) | objid::bigint AS key, pid FROM pg_locks
 			WHERE locktype = 'advisory' AND objsubid = 1 AND granted
 			  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 		)
 		SELECT o.name,
 			(SELECT count(*) FROM locks WHERE key = hashtextextended('zvonok binds wanted ' || o.name, 0)),
 			EXISTS (SELECT FROM locks WHERE key = hashtextextended('zvonok link ' || o.name, 0)),
-			ARRAY (SELECT n FROM generate_series(0, o.binds - 1) AS n
-				WHERE NOT EXISTS (SELECT FROM locks WHERE key = hashtextextended('zvonok bind ' || o.name || ' ' || n, 0)))
+			ARRAY (SELECT coalesce(max(l.pid), 0)
+				FROM generate_series(0, o.binds - 1) AS n
+				LEFT JOIN locks AS l ON l.key = hashtextextended('zvonok bind ' || o.name || ' ' || n, 0)
+				GROUP BY n ORDER BY n),
+			ARRAY (SELECT pid FROM locks WHERE key = hashtextextended('zvonok binds wanted ' || o.name, 0))
 		FROM unnest($1::text[], $2::int[]) AS o (name, binds)`, names, binds)
 	if err != nil {
 		return fmt.Errorf("beat: %w", err)
@@ -462,14 +488,15 @@ func (k *Keeper) beat(ctx context.Context) error {
 		name      string
 		processes int
 		linked    bool
-		numbers   []int
+		holders   []int32
+		wanting   []int32
 	)
-	_, err = pgx.ForEachRow(rows, []any{&name, &processes, &linked, &numbers}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &processes, &linked, &holders, &wanting}, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		s := k.operators[name]
 		s.processes, s.linked = max(processes, 1), linked
-		free[name] = k.free(name, s.binds, numbers, sent)
+		free[name] = k.free(name, holders, wanting, sent)
 		return nil
 	})
 	if err != nil {
@@ -485,20 +512,36 @@ func (k *Keeper) beat(ctx context.Context) error {
 	return k.grant(ctx, free)
 }
 
-// free returns the binds that may be taken of those that nobody holds. One that
-// was held before is left alone for a moment: its holder may have lost no more
-// than its connection.
-func (k *Keeper) free(operator string, binds int, unheld []int, now time.Time) []int {
+// free returns the binds that may be taken of those that nobody holds: holders
+// are the backends that do, 0 for none, wanting those that share the operator.
+// A bind that was held before is left alone for the courtesy: its holder may have
+// lost no more than its connection. If that was given back and is wanted by its
+// holder's session still, a beat is enough to know it: the locks of a session that
+// ends go within an instant, but not at one.
+func (k *Keeper) free(operator string, holders, wanting []int32, sent time.Time) []int {
+	seen := time.Now() // the holder may have beaten after we asked
 	var free []int
-	for n := range binds {
+	for n, holder := range holders {
 		b := bind{operator, n}
-		since, held := k.seen[b]
+		last, held := k.seen[b]
 		switch {
-		case !slices.Contains(unheld, n):
-			k.seen[b] = time.Time{}
-		case held && since.IsZero():
-			k.seen[b] = now
-		case !held || now.Sub(since) >= courtesy*k.cfg.Beat:
+		case holder != 0:
+			k.seen[b] = sighting{backend: holder}
+			continue
+		case held && last.free.IsZero():
+			last.free = seen
+			k.seen[b] = last
+		}
+		wait := time.Duration(0)
+		if held {
+			wait = k.cfg.Courtesy
+		}
+		if held && slices.Contains(wanting, last.backend) {
+			wait = k.cfg.Beat
+		}
+		// Whoever held it when our connection broke may have lost it in the same way.
+		back := !k.back.IsZero() && sent.Sub(k.back) < max(k.cfg.Life, k.cfg.Courtesy)
+		if !back && sent.Sub(last.free) >= wait {
 			free = append(free, n)
 		}
 	}

@@ -34,7 +34,7 @@ type process struct {
 // taken back, as the carrier does.
 func launch(t *testing.T, url, name string, binds int, change func(*lease.Config)) *process {
 	t.Helper()
-	cfg := lease.Config{URL: url, Process: name, Life: 4 * time.Second, Beat: 100 * time.Millisecond}
+	cfg := lease.Config{URL: url, Process: name, Life: 4 * time.Second, Courtesy: 2 * time.Second, Beat: 100 * time.Millisecond}
 	if change != nil {
 		change(&cfg)
 	}
@@ -90,6 +90,17 @@ func (p *process) holds() []int {
 	return binds
 }
 
+// has returns the lease of bind 0, valid or not, nil for none.
+func (p *process) has() *lease.Lease {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.held[0]
+}
+
+// patient is a configuration by which nothing moves in the time of a test because
+// a holder is slow to come back.
+func patient(c *lease.Config) { c.Life, c.Courtesy = 2*patience, 2*patience }
+
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); !condition(); time.Sleep(5 * time.Millisecond) {
@@ -114,20 +125,22 @@ func exclusive(t *testing.T, all ...*process) {
 	}
 }
 
-// cut ends the connection that holds a process's locks.
-func (p *process) cut() {
+// cut ends the connection that holds a process's locks and returns its backend,
+// which may have them still for an instant.
+func (p *process) cut() (backend int) {
 	p.t.Helper()
 	conn, err := pgx.Connect(p.t.Context(), p.url)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	defer conn.Close(context.Background())
-	var n int
+	var ended bool
 	if err := conn.QueryRow(p.t.Context(), `
-		SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
-		WHERE application_name = $1 || ' leases' AND datname = current_database()`, p.name).Scan(&n); err != nil || n != 1 {
-		p.t.Fatalf("cut %d connections of %s: %v", n, p.name, err)
+		SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
+		WHERE application_name = $1 || ' leases' AND datname = current_database()`, p.name).Scan(&backend, &ended); err != nil || !ended {
+		p.t.Fatalf("cut the connection of %s: %t, %v", p.name, ended, err)
 	}
+	return backend
 }
 
 // Pain 15: binds are shared among the processes that want them, evenly, and
@@ -165,7 +178,8 @@ func TestAProcessThatHangsLosesItsLeasesAndKnowsItBefore(t *testing.T) {
 	url := pgtest.NewURL(t)
 	// It beats once and then never again, as if it had been stopped.
 	a := launch(t, url, "a", 1, func(c *lease.Config) { c.Life, c.Beat = 2*time.Second, time.Hour })
-	eventually(t, "the lease", func() bool { return len(a.holds()) == 1 })
+	eventually(t, "the lease", func() bool { return a.has() != nil })
+	old := a.has()
 	b := launch(t, url, "b", 1, nil)
 	began := time.Now()
 	eventually(t, "the other process to take over", func() bool {
@@ -174,9 +188,6 @@ func TestAProcessThatHangsLosesItsLeasesAndKnowsItBefore(t *testing.T) {
 	})
 	t.Logf("taken over after %s", time.Since(began).Round(time.Millisecond))
 	// Woken up, it finds out and gives up what is not its own.
-	a.mu.Lock()
-	old := a.held[0]
-	a.mu.Unlock()
 	a.keeper.Linked("mts", true) // any reason to look will do
 	eventually(t, "it to give up", func() bool {
 		exclusive(t, a, b)
@@ -189,24 +200,60 @@ func TestAProcessThatHangsLosesItsLeasesAndKnowsItBefore(t *testing.T) {
 	})
 }
 
+// The fence counts on the courtesy, not on the life alone: a holder that does not
+// notice that its session was ended stops believing before another takes over.
+func TestAHolderThatDoesNotNoticeABrokenConnectionStopsBelievingInTime(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	a := launch(t, url, "a", 1, func(c *lease.Config) { c.Life, c.Beat = time.Hour, time.Hour })
+	eventually(t, "the lease", func() bool { return a.has() != nil })
+	b := launch(t, url, "b", 1, nil)
+	eventually(t, "them to know each other", func() bool { return alive(t, url, "b") })
+	a.cut()
+	eventually(t, "the other process to take over", func() bool {
+		exclusive(t, a, b)
+		return len(b.holds()) == 1
+	})
+}
+
 // A broken connection alone moves nothing: the holder takes its locks again
 // before others do.
 func TestABrokenConnectionMovesNoBind(t *testing.T) {
 	t.Parallel()
 	url := pgtest.NewURL(t)
-	a, b := launch(t, url, "a", 2, nil), launch(t, url, "b", 2, nil)
+	a, b := launch(t, url, "a", 2, patient), launch(t, url, "b", 2, patient)
 	eventually(t, "one each", func() bool { return len(a.holds()) == 1 && len(b.holds()) == 1 })
 	mine, yours := a.holds()[0], b.holds()[0]
 	for range 5 {
-		a.cut()
+		backend := a.cut()
 		eventually(t, "a new connection", func() bool {
 			exclusive(t, a, b)
-			return len(a.holds()) == 1 && alive(t, url, "a")
+			return locks(t, url, backend) == 2
 		})
 	}
 	if got := fmt.Sprint(a.holds(), b.holds()); got != fmt.Sprint([]int{mine}, []int{yours}) {
 		t.Errorf("the binds moved: %s", got)
 	}
+}
+
+// locks returns how many of the binds of "mts" are locked in the database, not
+// counting a backend.
+func locks(t *testing.T, url string, without int) (n int) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.Background())
+	err = conn.QueryRow(t.Context(), `
+		SELECT count(*) FROM pg_locks AS l, generate_series(0, 9) AS n
+		WHERE l.pid <> $1 AND l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+		  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+		  AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('zvonok bind mts ' || n, 0)`, without).Scan(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func alive(t *testing.T, url, name string) bool {
@@ -227,23 +274,42 @@ func alive(t *testing.T, url, name string) bool {
 	return !dead
 }
 
-// A crash of PostgreSQL takes every lock; the holders are back first.
+// Fault row 4: a crash of PostgreSQL takes every lock; the holders take their own
+// again, whoever of them is back first and however much earlier.
 func TestARestartOfPostgreSQLMovesNoBind(t *testing.T) {
 	t.Parallel()
 	cluster := pgtest.NewCluster(t)
 	url := cluster.URL()
-	long := func(c *lease.Config) { c.Beat = 500 * time.Millisecond } // so that courtesy outlasts the reconnections
-	a, b := launch(t, url, "a", 2, long), launch(t, url, "b", 2, long)
+	a, b := launch(t, url, "a", 2, patient), launch(t, url, "b", 2, patient)
 	eventually(t, "one each", func() bool { return len(a.holds()) == 1 && len(b.holds()) == 1 })
 	mine, yours := a.holds()[0], b.holds()[0]
 	cluster.Kill9(t)
 	cluster.Restart(t)
 	eventually(t, "both to be back", func() bool {
 		exclusive(t, a, b)
-		return len(a.holds()) == 1 && len(b.holds()) == 1 && alive(t, url, "a") && alive(t, url, "b")
+		return locks(t, url, 0) == 2
 	})
 	if got := fmt.Sprint(a.holds(), b.holds()); got != fmt.Sprint([]int{mine}, []int{yours}) {
 		t.Errorf("the binds moved: %s", got)
+	}
+}
+
+// Fault row 4: a database that is away for longer than the leases surely hold
+// closes the fence and ends nothing; the binds stay up, silent, and send again.
+func TestALeaseOutlivesADatabaseThatIsAway(t *testing.T) {
+	t.Parallel()
+	cluster := pgtest.NewCluster(t)
+	a := launch(t, cluster.URL(), "a", 1, nil)
+	eventually(t, "the lease", func() bool { return a.has() != nil && a.has().Valid() })
+	held := a.has()
+	cluster.Kill9(t)
+	eventually(t, "the fence to close", func() bool { return !held.Valid() })
+	cluster.Restart(t)
+	eventually(t, "it to open again", held.Valid)
+	select {
+	case <-held.Ended():
+		t.Error("the bind was given up")
+	default:
 	}
 }
 
