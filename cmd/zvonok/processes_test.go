@@ -191,9 +191,15 @@ func enqueue(t *testing.T, url string, n int) *pgxpool.Pool {
 			Priority: carrier.Urgent, Again: delivery.Fresh, Expires: time.Now().Add(time.Hour), Body: "Entry 08:15",
 		}
 	}
+	// Few at a time, as uploads bring them: a process takes so many jobs at once
+	// and not more, and these are enough for several.
 	err = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-		_, err := desk.Enqueue(t.Context(), tx, time.Now(), drafts)
-		return err
+		for few := range slices.Chunk(drafts, 3) {
+			if _, err := desk.Enqueue(t.Context(), tx, time.Now(), few); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
