@@ -120,7 +120,7 @@ func FuzzReadCard(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw, name string) {
 		profile, err := access.ParseProfile(name)
 		if err != nil {
-			t.Skip()
+			t.Skip() // no profile: the input is not about cards
 		}
 		card, ok := readCard(raw, profile)
 		if ok != card.given || ok && (len(card.uid) < 6 || len(card.uid) > 20) {

@@ -136,15 +136,9 @@ type attendanceCommand struct {
 }
 
 func (a *attendanceCommand) Run(ctx context.Context, c *console) error {
-	from, err := dayFlag("--from", a.From)
+	from, to, err := periodFlags(a.From, a.To)
 	if err != nil {
 		return err
-	}
-	to := from
-	if a.To != "" {
-		if to, err = dayFlag("--to", a.To); err != nil {
-			return err
-		}
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
 		organisation, err := organisationByCode(ctx, d.pool, a.Org)
@@ -338,15 +332,9 @@ type excuseAddCommand struct {
 }
 
 func (e *excuseAddCommand) Run(ctx context.Context, c *console) error {
-	from, err := dayFlag("--from", e.From)
+	from, to, err := periodFlags(e.From, e.To)
 	if err != nil {
 		return err
-	}
-	to := from
-	if e.To != "" {
-		if to, err = dayFlag("--to", e.To); err != nil {
-			return err
-		}
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
 		person, err := personByCode(ctx, d.pool, e.Person)
@@ -373,15 +361,9 @@ type excuseListCommand struct {
 }
 
 func (e *excuseListCommand) Run(ctx context.Context, c *console) error {
-	from, err := dayFlag("--from", e.From)
+	from, to, err := periodFlags(e.From, e.To)
 	if err != nil {
 		return err
-	}
-	to := from
-	if e.To != "" {
-		if to, err = dayFlag("--to", e.To); err != nil {
-			return err
-		}
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
 		organisation, err := organisationByCode(ctx, d.pool, e.Org)

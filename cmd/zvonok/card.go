@@ -125,6 +125,15 @@ func dayFlag(name, text string) (time.Time, error) {
 	return date, nil
 }
 
+// periodFlags reads --from and --to; without --to it is one day.
+func periodFlags(from, to string) (first, last time.Time, err error) {
+	if first, err = dayFlag("--from", from); err != nil || to == "" {
+		return first, first, err
+	}
+	last, err = dayFlag("--to", to)
+	return first, last, err
+}
+
 // withCards runs a change of cards and shows the card it is about afterwards.
 func (c *console) withCards(ctx context.Context, asJSON bool, work func(context.Context, pgx.Tx) (access.CardID, error)) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {

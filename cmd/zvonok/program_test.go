@@ -129,7 +129,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited %s in vain for %s", patience, what)
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(20 * time.Millisecond) // between looks at another process, which cannot tell us
 	}
 }
 

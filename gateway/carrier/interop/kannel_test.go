@@ -86,7 +86,7 @@ func (k *kannel) await(port int) {
 			conn.Close()
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) // between tries: Kannel does not say when it listens
 	}
 	k.t.Fatalf("nothing of Kannel listens on port %d", port)
 }

@@ -35,7 +35,7 @@ func (p *process) Write(b []byte) (int, error) {
 	return p.log.Write(b)
 }
 
-// untilSays waits until the program has written a text for people.
+// untilSays waits until the program has written a text for people; it looks again and again, since a log tells nobody.
 func (p *process) untilSays(text string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
