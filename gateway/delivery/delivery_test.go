@@ -435,10 +435,14 @@ func TestMessagesOfAnOperatorWithoutALinkGoByAnother(t *testing.T) {
 	if got := len(b.boxes[1].Messages()); got != 299 {
 		t.Errorf("the second operator has %d messages", got)
 	}
-	backlogs, err := delivery.Backlogs(t.Context(), b.pool, []string{"box1", "box2"})
-	if err != nil || backlogs[0].Messages != 1 || backlogs[0].Since.IsZero() || backlogs[1].Messages != 0 {
-		t.Errorf("backlogs %+v, %v", backlogs, err)
-	}
+	// A receipt may settle a message before the job that sent it has ended.
+	b.await("only the message without a way to count as waiting", func() bool {
+		backlogs, err := delivery.Backlogs(t.Context(), b.pool, []string{"box1", "box2"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return backlogs[0].Messages == 1 && !backlogs[0].Since.IsZero() && backlogs[1].Messages == 0
+	})
 	b.boxes[0].SetBehaviour(smpptest.Behaviour{})
 	b.awaitDelivered(300)
 }

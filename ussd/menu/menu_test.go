@@ -73,6 +73,8 @@ func TestEveryViewIsLogged(t *testing.T) {
 func TestNothingIsShownThatCannotBeLogged(t *testing.T) {
 	t.Parallel()
 	w := newSchool(t)
+	w.menu.views.writing.Lock()
+	defer w.menu.views.writing.Unlock()
 	w.menu.views.mu.Lock()
 	w.menu.views.waiting = make([]access.View, viewsKept)
 	w.menu.views.mu.Unlock()

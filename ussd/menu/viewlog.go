@@ -22,6 +22,8 @@ type viewLog struct {
 	log     *slog.Logger
 	metrics *Metrics
 
+	writing sync.Mutex // one flush at a time; taken before mu
+
 	mu      sync.Mutex
 	waiting []access.View
 	ended   bool
@@ -88,6 +90,8 @@ func (l *viewLog) run(ctx context.Context) {
 
 // flush writes what waits; what was not written waits on.
 func (l *viewLog) flush(ctx context.Context) error {
+	l.writing.Lock()
+	defer l.writing.Unlock()
 	for {
 		l.mu.Lock()
 		batch := l.waiting[:min(len(l.waiting), viewsAtOnce)]
