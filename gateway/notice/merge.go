@@ -15,6 +15,23 @@ import (
 	"zvonok/ledger"
 )
 
+// family names news that siblings share: one direction through one building.
+type family struct {
+	building  ledger.BuildingID
+	direction int16
+}
+
+// message is what one or several candidates are told by.
+type message struct {
+	members []*candidate
+	capped  bool
+	joins   *delivery.Waiting // a message of a sibling that still waits and is to tell of these, too
+	before  []words           // what that message tells of already
+	wait    time.Time         // not sent before it, so that a sibling may join; zero: at once
+}
+
+func (m *message) open() bool { return m.members[0].open() }
+
 // joinReach is how far back the passes of a waiting message may lie: the day of
 // an offline reader, and more than any organisation lets a pass be news.
 const joinReach = 24 * time.Hour
@@ -164,4 +181,37 @@ func linger(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) 
 func (m *message) lingers() bool {
 	c := m.members[0]
 	return c.channel == subscription.SMS && c.news.family != (family{}) && m.joins == nil
+}
+
+// merge puts news that siblings share into one message; all other candidates
+// get one of their own.
+func merge(candidates []*candidate) []*message {
+	type key struct {
+		representative access.RepresentativeID
+		channel        subscription.Channel
+		family         family
+	}
+	var messages []*message
+	shared := map[key]*message{}
+	for _, c := range candidates {
+		if !c.open() {
+			continue
+		}
+		if c.news.family == (family{}) {
+			c.group = &message{members: []*candidate{c}}
+			messages = append(messages, c.group)
+			continue
+		}
+		k := key{c.listener.Representative, c.channel, c.news.family}
+		m := shared[k]
+		// A child that came in twice is told of twice.
+		if m == nil || slices.ContainsFunc(m.members, func(o *candidate) bool { return o.news.child == c.news.child }) {
+			m = &message{}
+			shared[k] = m
+			messages = append(messages, m)
+		}
+		m.members = append(m.members, c)
+		c.group = m
+	}
+	return messages
 }
