@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -46,15 +44,6 @@ const (
 	lastRestart  = 5 * time.Second
 	// maxSocketPath is the longest path of a Unix socket in bytes, without the closing zero.
 	maxSocketPath = 107
-)
-
-const (
-	// systemHome holds the clusters of a root who keeps data where nobody else may go.
-	systemHome = "/var/lib/zvonok"
-	// clusterDatabase is the one database of the private cluster.
-	clusterDatabase = "zvonok"
-	// socketName is the file PostgreSQL makes in its socket folder.
-	socketName = ".s.PGSQL.5432"
 )
 
 // ErrClusterInUse says that another process runs the private PostgreSQL of this data directory.
@@ -103,11 +92,6 @@ type Cluster struct {
 	ended    chan struct{}      // closed when the supervisor has returned
 	stop     sync.Once
 	stopErr  error
-}
-
-// clusterPaths are the places of a cluster.
-type clusterPaths struct {
-	home, data, log, socketDir string
 }
 
 // StartCluster starts the private PostgreSQL, making it first where there is
@@ -265,88 +249,6 @@ func join(config ClusterConfig) (*Cluster, error) {
 	return nil, user.Close()
 }
 
-// locate names the places of a cluster without touching them. Links on the way
-// are followed, so that the data directory is known as the kernel knows it.
-func locate(dataDir string) (clusterPaths, error) {
-	home, err := filepath.Abs(filepath.Join(dataDir, "postgres"))
-	if err != nil {
-		return clusterPaths{}, fmt.Errorf("find the folder of the private PostgreSQL: %w", err)
-	}
-	for existing := home; existing != "/"; existing = filepath.Dir(existing) {
-		if real, err := filepath.EvalSymlinks(existing); err == nil {
-			home = real + strings.TrimPrefix(home, existing)
-			break
-		}
-	}
-	return clusterPaths{home: home, data: filepath.Join(home, "data"), log: filepath.Join(home, "log")}, nil
-}
-
-func (p clusterPaths) url(database string) string {
-	return (&url.URL{
-		Scheme: "postgres", User: url.User(postmaster.Superuser), Path: "/" + database,
-		RawQuery: url.Values{"host": {p.socketDir}}.Encode(),
-	}).String()
-}
-
-// makeHome makes the cluster's folder and picks the account to run it.
-func makeHome(config ClusterConfig) (clusterPaths, postmaster.Account, error) {
-	paths, err := locate(config.DataDir)
-	if err != nil {
-		return clusterPaths{}, postmaster.Account{}, err
-	}
-	account, err := postmaster.ServiceAccount(paths.home)
-	if err != nil {
-		return clusterPaths{}, account, err
-	}
-	if err := os.MkdirAll(config.DataDir, 0o755); err != nil {
-		return clusterPaths{}, account, fmt.Errorf("make the data directory: %w", err)
-	}
-	if err := account.Reach(paths.home); err != nil {
-		if paths, err = moveHome(config, paths, account, err); err != nil {
-			return clusterPaths{}, account, err
-		}
-	}
-	for _, dir := range []string{paths.home, paths.log} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return clusterPaths{}, account, fmt.Errorf("make the folder of the private PostgreSQL: %w", err)
-		}
-		if err := os.Chmod(dir, 0o700); err != nil {
-			return clusterPaths{}, account, fmt.Errorf("close the folder of the private PostgreSQL: %w", err)
-		}
-		if err := account.Own(dir); err != nil {
-			return clusterPaths{}, account, err
-		}
-	}
-	return paths, account, nil
-}
-
-// moveHome finds another place for the cluster of a root whose data directory
-// lies where PostgreSQL's account may not go, which is the rule below a home of
-// root: a folder of its own under systemHome, to which a link is left in the
-// data directory. What exists already is not moved: that is the caller's
-// unreachable.
-func moveHome(
-	config ClusterConfig, paths clusterPaths, account postmaster.Account, unreachable error,
-) (clusterPaths, error) {
-	home := filepath.Join(systemHome, shortHash(paths.home))
-	temporary := strings.HasPrefix(paths.home, os.TempDir()+"/") // is not to leave anything behind
-	if _, err := os.Lstat(paths.home); err == nil || temporary || account.Reach(home) != nil {
-		return clusterPaths{}, unreachable
-	}
-	if err := os.MkdirAll(systemHome, 0o755); err != nil {
-		return clusterPaths{}, errors.Join(unreachable, err)
-	}
-	if err := os.MkdirAll(home, 0o700); err != nil {
-		return clusterPaths{}, errors.Join(unreachable, err)
-	}
-	if err := os.Symlink(home, filepath.Join(config.DataDir, "postgres")); err != nil {
-		return clusterPaths{}, errors.Join(unreachable, err)
-	}
-	config.Log.Info("PostgreSQL does not run as root, and its account may not enter the data directory: "+
-		"the private PostgreSQL is kept elsewhere, with a link to it", "account", account.Name, "dir", home)
-	return locate(config.DataDir)
-}
-
 // takeOwnership locks owner.lock and returns which process had it before. The
 // kernel frees the lock when the process ends, however it ends, so no stale
 // lock can be left.
@@ -438,179 +340,6 @@ func (c *Cluster) initialise(ctx context.Context) error {
 	return nil
 }
 
-// socketDir returns where the socket goes: the cluster's own folder, or one
-// with a short name for a data directory that lies too deep.
-func socketDir(home string, account postmaster.Account) (string, error) {
-	if len(filepath.Join(home, socketName)) <= maxSocketPath {
-		return home, nil
-	}
-	parent := os.Getenv("XDG_RUNTIME_DIR")
-	if os.Geteuid() == 0 {
-		parent = "/run"
-	}
-	if info, err := os.Stat(parent); parent == "" || err != nil || !info.IsDir() {
-		parent = "/tmp"
-	}
-	dir := filepath.Join(parent, "zvonok-"+shortHash(home))
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		return dir, account.Own(dir)
-	} else if !errors.Is(err, fs.ErrExist) {
-		return "", fmt.Errorf("make a folder for PostgreSQL's socket: %w", err)
-	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return "", fmt.Errorf("look at the folder of PostgreSQL's socket: %w", err)
-	}
-	// In a folder that all may write to, somebody else could have made it.
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || stat.Uid != account.UID || !info.IsDir() || info.Mode().Perm() != 0o700 {
-		return "", fmt.Errorf("%s, the folder for PostgreSQL's socket, is not a closed folder of the account %s: "+
-			"remove it", dir, account.Name)
-	}
-	return dir, nil
-}
-
-// run takes over a server that works on the data directory already, or starts
-// one, and waits until it answers.
-func (c *Cluster) run(ctx context.Context) error {
-	adopted, err := c.adopt(ctx)
-	if err != nil || adopted {
-		return err
-	}
-	if err := c.clearOrphans(ctx); err != nil {
-		return err
-	}
-	return c.launch(ctx)
-}
-
-// adopt takes over a running server. One that the kernel or anybody has told to
-// stop does not answer any more; then adopt waits for its end and takes nothing.
-func (c *Cluster) adopt(ctx context.Context) (bool, error) {
-	for {
-		file, err := postmaster.ReadPIDFile(c.paths.data)
-		if errors.Is(err, fs.ErrNotExist) || (err == nil && !postmaster.Serves(file.PID, c.paths.data)) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("read which server is running: %w", err)
-		}
-		// A server whose parent is still dying is about to be told to stop.
-		parent := postmaster.Parent(file.PID)
-		orphaned := parent != c.former || parent == os.Getpid()
-		if file.SocketDir != "" && orphaned {
-			running := c.paths
-			running.socketDir = file.SocketDir
-			if answers(ctx, running.url("postgres")) == nil {
-				server, err := postmaster.Adopt(file.PID)
-				if err != nil {
-					return false, fmt.Errorf("take over a running server: %w", err)
-				}
-				c.log.Info("took over the private PostgreSQL that was running", "pid", file.PID)
-				c.paths, c.server = running, server
-				return true, nil
-			}
-		}
-		if err := pause(ctx, poll); err != nil {
-			return false, fmt.Errorf("wait for the server of process %d to answer or to end: %w", file.PID, err)
-		}
-	}
-}
-
-// clearOrphans waits for the backends of a postmaster that was killed, and ends
-// those that do not notice: PostgreSQL does not start beside them. With nobody
-// left, a pid file that remains is stale; PostgreSQL would take it for a live
-// one if its number has been given to another process since.
-func (c *Cluster) clearOrphans(ctx context.Context) error {
-	for began, asked := time.Now(), false; ; {
-		orphans := postmaster.Servers(c.paths.data)
-		if len(orphans) == 0 {
-			break
-		}
-		if time.Since(began) > orphanWait {
-			signal := syscall.SIGQUIT
-			if asked {
-				signal = syscall.SIGKILL
-			}
-			c.log.Warn("ending backends of a dead PostgreSQL", "count", len(orphans), "signal", signal.String())
-			for _, pid := range orphans {
-				_ = syscall.Kill(pid, signal) // it may have ended by itself
-			}
-			began, asked = time.Now(), true
-		}
-		if err := pause(ctx, poll); err != nil {
-			return fmt.Errorf("wait for the backends of a dead PostgreSQL: %w", err)
-		}
-	}
-	err := os.Remove(filepath.Join(c.paths.data, "postmaster.pid"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove a stale pid file: %w", err)
-	}
-	return nil
-}
-
-// launch starts PostgreSQL and waits until it answers.
-func (c *Cluster) launch(ctx context.Context) error {
-	if err := c.writeSettings(ctx); err != nil {
-		return err
-	}
-	startLog, err := os.OpenFile(filepath.Join(c.paths.home, "start.log"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("open the log of PostgreSQL's start: %w", err)
-	}
-	defer startLog.Close()
-	cmd := exec.Command(c.programs.Postgres(), "-D", c.paths.data,
-		"-c", "listen_addresses=",
-		"-c", "unix_socket_directories="+c.paths.socketDir,
-		"-c", "unix_socket_permissions=0700",
-		"-c", "port=5432")
-	cmd.Dir = "/" // the account may not enter ours
-	cmd.Env = postmaster.Environment()
-	cmd.Stdout, cmd.Stderr = startLog, startLog
-	cmd.SysProcAttr = c.account.Attributes()
-	server, err := postmaster.StartChild(cmd, syscall.SIGINT)
-	if err != nil {
-		return err
-	}
-	c.server = server
-	if err := c.awaitAnswer(ctx, server); err != nil {
-		c.shutDown(ctx)
-		return err
-	}
-	return nil
-}
-
-// awaitAnswer connects until PostgreSQL answers. Recovery after a crash may
-// take its time, so there is no limit here but ctx.
-func (c *Cluster) awaitAnswer(ctx context.Context, server *postmaster.Child) error {
-	began, said := time.Now(), false
-	for {
-		if answers(ctx, c.paths.url("postgres")) == nil {
-			return nil
-		}
-		select {
-		case <-server.Exited():
-			return fmt.Errorf("PostgreSQL did not start: %w: %s", server.Err(), c.lastWords())
-		case <-ctx.Done():
-			return fmt.Errorf("wait for PostgreSQL to start: %w", context.Cause(ctx))
-		case <-time.After(poll):
-		}
-		if !said && time.Since(began) > connectTimeout {
-			said = true
-			c.log.Info("the private PostgreSQL is recovering")
-		}
-	}
-}
-
-// lastWords returns the end of what PostgreSQL wrote at its start.
-func (c *Cluster) lastWords() string {
-	text, err := os.ReadFile(filepath.Join(c.paths.home, "start.log"))
-	if err != nil {
-		return "its log cannot be read"
-	}
-	const enough = 600
-	return strings.TrimSpace(string(text[max(0, len(text)-enough):]))
-}
-
 func (c *Cluster) createDatabase(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, c.paths.url("postgres"))
 	if err != nil {
@@ -629,36 +358,6 @@ func (c *Cluster) createDatabase(ctx context.Context) error {
 		return fmt.Errorf("create the database: %w", err)
 	}
 	return nil
-}
-
-// supervise starts PostgreSQL again whenever it ends by itself.
-func (c *Cluster) supervise(ctx context.Context) {
-	defer close(c.ended)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-c.server.Exited():
-		}
-		if ctx.Err() != nil {
-			return
-		}
-		c.log.Error("the private PostgreSQL has ended by itself, starting it again", "error", c.server.Err())
-		for wait := firstRestart; ; wait = min(2*wait, lastRestart) {
-			err := c.run(ctx)
-			if err == nil {
-				c.log.Info("the private PostgreSQL is running again")
-				break
-			}
-			if ctx.Err() != nil {
-				return
-			}
-			c.log.Error("the private PostgreSQL does not start", "error", err, "retry_in", wait)
-			if pause(ctx, wait) != nil {
-				return
-			}
-		}
-	}
 }
 
 func (c *Cluster) end(ctx context.Context) error {
@@ -692,49 +391,6 @@ func (c *Cluster) awaitUsers(ctx context.Context) (*os.File, error) {
 		}
 	}
 	return users, nil
-}
-
-// shutDown stops the server, ever less gently, and returns when it is gone.
-func (c *Cluster) shutDown(ctx context.Context) {
-	defer c.awaitLast()
-	server := c.server
-	server.Signal(syscall.SIGINT)
-	select {
-	case <-server.Exited():
-		return
-	case <-time.After(fastStop):
-	case <-ctx.Done():
-	}
-	c.log.Warn("the private PostgreSQL takes long to stop, stopping it at once; it will recover at the next start")
-	server.Signal(syscall.SIGQUIT)
-	select {
-	case <-server.Exited():
-		return
-	case <-time.After(immediateStop):
-	}
-	server.Signal(syscall.SIGKILL)
-	<-server.Exited()
-}
-
-// awaitLast waits for the process that writes the log, which by its nature ends
-// after the server.
-func (c *Cluster) awaitLast() {
-	deadline := time.Now().Add(immediateStop)
-	for len(postmaster.Servers(c.paths.data)) > 0 && time.Now().Before(deadline) {
-		time.Sleep(poll)
-	}
-}
-
-// answers tells whether a server takes a statement.
-func answers(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, address)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	return conn.Ping(ctx)
 }
 
 // pause waits, or returns the cause for which ctx ended.
