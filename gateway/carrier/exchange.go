@@ -375,7 +375,7 @@ func (x *Exchange) handle(in *smpp.Inbound) {
 		_ = in.Answer(refuseLater(in), "")
 		return
 	}
-	served.operator.handle(served.link.id, in)
+	served.operator.handle(served.link, in)
 }
 
 // QueryResult is the answer to a query_sm or a cancel_sm.

@@ -26,10 +26,11 @@ const (
 )
 
 // handle takes one request of the operator. It is called by one goroutine per session.
-func (o *operator) handle(id Link, in *smpp.Inbound) {
+func (o *operator) handle(l *link, in *smpp.Inbound) {
+	<-l.attached
 	switch p := in.PDU.(type) {
 	case *smpp.Message:
-		o.message(id, in, p)
+		o.message(l.id, in, p)
 	case *smpp.Query:
 		o.query(in, p)
 	case *smpp.Cancel:

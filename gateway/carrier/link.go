@@ -19,6 +19,9 @@ type link struct {
 	lease   *lease.Lease // of its bind; nil when the process is alone, and for our server's sessions
 	sends   bool         // it can carry what we send
 	wakeup  chan struct{}
+	// attached is closed when the link is one of the operator's, or never will be. Nothing that comes by it is looked
+	// at before: an operator may have a dial waiting for the bind, and its answer needs the link.
+	attached chan struct{}
 
 	// The rest is covered by the operator's lock.
 	out     int       // parts without an outcome
@@ -168,7 +171,7 @@ func (o *operator) clientConfig(t smpp.BindType, l *link) smpp.ClientConfig {
 			ResponseTimeout: o.cfg.ResponseTimeout,
 			EnquireInterval: o.cfg.EnquireInterval,
 			EnquireTimeout:  o.cfg.EnquireTimeout,
-			Handle:          func(in *smpp.Inbound) { o.handle(l.id, in) },
+			Handle:          func(in *smpp.Inbound) { o.handle(l, in) },
 			Fence:           l.lease.Valid,
 			Late:            lateTicket,
 			Inspect:         o.inspect,
@@ -250,7 +253,7 @@ func (o *operator) bound(slot int) {
 }
 
 func (o *operator) newLink() *link {
-	return &link{id: o.x.nextLink(), wakeup: make(chan struct{}, 1)}
+	return &link{id: o.x.nextLink(), wakeup: make(chan struct{}, 1), attached: make(chan struct{})}
 }
 
 // lead serves a session from its bind to its end.
@@ -275,6 +278,7 @@ func (o *operator) lead(l *link, session *smpp.Session) {
 func (o *operator) attach(l *link, session *smpp.Session) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	defer close(l.attached)
 	select {
 	case <-l.lease.Ended(): // in the same moment
 		return false

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"zvonok/gateway/smpp"
@@ -129,6 +131,78 @@ func TestADialogueOverEveryKindOfGateway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A gateway whose link was away sends what waits right behind its answer to the bind, before we have taken note that
+// there is a link again.
+func TestADialThatComesWithTheAnswerToTheBindIsAnswered(t *testing.T) {
+	virtually(t, func(t *testing.T) {
+		listener, address, dial := listen(t)
+		cfg := account(address)
+		cfg.Dial = dial
+		gate := make(chan struct{})
+		var shut atomic.Bool
+		s := &service{}
+		x := newBox(t, Config{
+			Operators: []OperatorConfig{cfg}, Dial: s.dial,
+			Now: func() time.Time { // asked between the end of the bind and the beginning of the link
+				if shut.Load() {
+					<-gate
+				}
+				return time.Now()
+			},
+		})
+		s.x = x.Exchange
+		conn, err := listener.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		frames := smpp.NewFrameReader(conn, smpp.MaxUnboundPDU)
+		next := func() smpp.PDU {
+			t.Helper()
+			frame, err := frames.Next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, pdu, err := smpp.Decode(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pdu
+		}
+		write := func(sequence uint32, pdu smpp.PDU) {
+			t.Helper()
+			octets, err := smpp.Append(nil, sequence, smpp.StatusOK, pdu)
+			if err == nil {
+				_, err = conn.Write(octets)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if bind, ok := next().(*smpp.Bind); !ok || bind.SystemID != cfg.SystemID {
+			t.Fatalf("got %+v", bind)
+		}
+		shut.Store(true)
+		write(1, &smpp.BindResp{Type: smpp.Transceiver})
+		write(1, &smpp.Message{
+			Command: smpp.CmdDeliverSM, Source: smpp.Address{TON: 1, NPI: 1, Addr: "79000000001"},
+			Destination: smpp.Address{Addr: "377"}, TLVs: smpp.USSD(1),
+		})
+		synctest.Wait()
+		shut.Store(false)
+		close(gate)
+		if _, ok := next().(*smpp.MessageResp); !ok {
+			t.Error("the dial is not acknowledged first")
+		}
+		if m, ok := next().(*smpp.Message); !ok || string(m.ShortMessage) != "you dialled " {
+			t.Errorf("the dial is answered with %+v", m)
+		}
+		if _, _, errs := s.heard(); len(errs) != 0 {
+			t.Error(errs)
+		}
+	})
 }
 
 func TestADialogueWithAGatewayThatBindsToUs(t *testing.T) {
