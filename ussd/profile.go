@@ -48,8 +48,8 @@ const (
 )
 
 // Profile is how one kind of gateway speaks USSD. It is data: what a new gateway does otherwise becomes a row here or
-// in the settings, not a branch in the code. Codes and shortcuts need no column, since ParseDialled finds them wherever
-// they stand.
+// in the settings, not a branch in the code. Codes and shortcuts need no column, since dialled finds them wherever they
+// stand.
 type Profile struct {
 	Name string
 	Seen string // where this behaviour was observed

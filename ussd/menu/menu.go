@@ -44,7 +44,7 @@ const (
 	smsPerDay   = 10                     // answers by SMS a phone may ask for on a day
 	smsChildren = 5                      // children told of by one request
 	askers      = 100_000                // phones remembered for smsPerDay
-	dayLength   = 24 * time.Hour         //
+	dayLength   = 24 * time.Hour         // of smsPerDay
 	viewsAtOnce = 500                    // written to the access log in one statement
 	viewsKept   = 20 * viewsAtOnce       // not yet written; with more, screens are refused
 	viewsWait   = 200 * time.Millisecond // between two statements
@@ -234,7 +234,7 @@ func at(screen string, child access.Child) ussd.Place {
 	return ussd.Place{Name: screen, Arg: int64(child.ID)}
 }
 
-// zone returns the time zone of the child's organisation.
+// organisation returns the child's organisation, whose zone and payee screens need.
 func (v *visitor) organisation(ctx context.Context, child access.Child) (ledger.Organisation, error) {
 	found, err := ledger.Organisations(ctx, v.config.Read, []ledger.OrganisationID{child.Organisation})
 	if err != nil {

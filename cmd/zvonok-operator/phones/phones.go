@@ -85,7 +85,7 @@ type Screen struct {
 	Mine bool   `json:"mine"` // dialled or typed on the phone
 	Text string `json:"text"`
 	End  bool   `json:"end"`
-	// Note says in what form the screen came, "UCS-2, 63 of 70"; empty when nothing is to be said.
+	// Note says in what form the screen came, "UCS-2, 63/70"; empty when nothing is to be said.
 	Note string    `json:"note,omitempty"`
 	At   time.Time `json:"at"`
 }

@@ -4,7 +4,7 @@ const texts = {
   en: {
     title: "the page of phones", schools: "Doors and tills", phones: "Phones", open: "Open", in: "In", out: "Out",
     buffet: "Bun 70", lunch: "Lunch 110", benefit: "Benefit 95", show: "phones", search: "Name or class", number: "Phone number",
-    school: "School", door: "Door", till: "Till", dial: "Call", answer: "Send", reply: "Send", replyHint: "STOP, START, a question", nobody: "nobody leads",
+    school: "School", door: "Door", till: "Till", dial: "Call", answer: "Send", reply: "Send", replyHint: "STOP, START…", nobody: "nobody leads",
     led: "led by", ok: "recorded", lost: "The connection is lost; it comes back by itself.", over: "the dialogue is over", hangup: "✕", line: "The call goes by",
     first: "menu", balance: "balance", visit: "last visit", meals: "meals", bySMS: "by SMS", latin: "in Latin letters",
     more: "and % more; search by name or class", empty: "Press “phones” beside a child, or tap its card: the phones of its parents appear here.", other: "Русский", bun: "Bun",
@@ -12,7 +12,7 @@ const texts = {
   ru: {
     title: "страница телефонов", schools: "Двери и кассы", phones: "Телефоны", open: "Открыть", in: "Вход", out: "Выход",
     buffet: "Булочка 70", lunch: "Обед 110", benefit: "Льгота 95", show: "телефоны", search: "Имя или класс", number: "Номер телефона",
-    school: "Организация", door: "Дверь", till: "Касса", dial: "Вызов", answer: "Ответить", reply: "Отправить", replyHint: "СТОП, СТАРТ, вопрос", nobody: "никто не ведёт",
+    school: "Организация", door: "Дверь", till: "Касса", dial: "Вызов", answer: "Ответить", reply: "Отправить", replyHint: "СТОП, СТАРТ…", nobody: "никто не ведёт",
     led: "ведёт", ok: "записано", lost: "Связь потеряна, восстановится сама.", over: "диалог окончен", hangup: "✕", line: "Вызов идёт через",
     first: "меню", balance: "баланс", visit: "визит", meals: "питание", bySMS: "всё по SMS", latin: "латиницей",
     more: "и ещё %; ищите по имени или классу", empty: "Нажмите «телефоны» у ребёнка или приложите его карту: здесь появятся телефоны родителей.", other: "English", bun: "Булочка",
@@ -88,8 +88,8 @@ function childRow(s, child) {
   row.querySelector(".lunch").onclick = () => act("/sale", { device: $("till").value, card: child.card, kind: "hot", meal: "lunch", total: "110.00" });
   row.querySelector(".benefit").onclick = () => act("/sale", { device: $("till").value, card: child.card, kind: "subsidised", meal: "breakfast", total: "95.00" });
   row.querySelector(".show").onclick = () => {
-    const phones = child.phones.map(openPhone);
-    if (phones.length) phones[0].scrollIntoView({ block: "nearest", behavior: "smooth" });
+    const phones = child.phones.toReversed().map(openPhone); // each opens before the others
+    if (phones.length) phones.at(-1).scrollIntoView({ block: "nearest", behavior: "smooth" });
   };
   row.querySelector(".sales").hidden = s.tills.length === 0;
   return row;
