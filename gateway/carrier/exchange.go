@@ -63,6 +63,9 @@ type Config struct {
 	Receipts func(context.Context, []Receipt) error
 	// Messages stores texts of subscribers, on the same terms.
 	Messages func(context.Context, []MO) error
+	// Owe stores receipts that gateways asked for with their dials, on the same terms; those asked for with texts come
+	// with them (MO.Owed). Without it they are not promised. Give gives them.
+	Owe func(context.Context, []Owed) error
 	// Dial takes USSD events that were acknowledged already. The events of one phone come one after another; of
 	// different phones several at once.
 	Dial func(Dial)
@@ -93,6 +96,7 @@ type Exchange struct {
 
 	receipts *gatherer[Receipt]
 	texts    *gatherer[MO]
+	owes     *gatherer[Owed]
 	joiner   *joiner
 	links    atomic.Uint64
 
@@ -135,11 +139,15 @@ func New(cfg Config) (*Exchange, error) {
 	if x.cfg.Messages == nil {
 		x.cfg.Messages = func(context.Context, []MO) error { return errNoStore }
 	}
+	if x.cfg.Owe == nil {
+		x.cfg.Owe = func(context.Context, []Owed) error { return errNoStore }
+	}
 	x.ctx, x.cancel = context.WithCancel(context.Background())
 	x.binds, x.unbind = context.WithCancel(x.ctx)
 	x.metrics = NewMetrics(cfg.Metrics)
 	x.receipts = newGatherer(x.cfg.Receipts)
 	x.texts = newGatherer(x.cfg.Messages)
+	x.owes = newGatherer(x.cfg.Owe)
 
 	var routes []carrierRoute
 	for _, c := range cfg.Operators {
@@ -170,6 +178,7 @@ func New(cfg Config) (*Exchange, error) {
 func (x *Exchange) Start() {
 	x.receipts.start()
 	x.texts.start()
+	x.owes.start()
 	x.joins.Go(func() { x.tendJoins(x.ctx) })
 	for _, o := range x.operators {
 		x.closed.Go(o.results.run)
@@ -212,11 +221,14 @@ func (x *Exchange) Stop(ctx context.Context) error {
 	x.joins.Wait()
 	for _, o := range x.operators {
 		o.tasks.Wait()
+	}
+	x.owes.stop() // hands over dials
+	for _, o := range x.operators {
 		if o.dials != nil {
 			o.dials.stop()
 		}
 	}
-	for _, t := range x.joiner.tick(x.now(), x.accept) {
+	for _, t := range x.joiner.rest() {
 		x.storeText(t)
 	}
 	x.receipts.stop()

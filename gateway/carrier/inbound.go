@@ -132,13 +132,17 @@ func (o *operator) text(in *smpp.Inbound, m *smpp.Message) {
 	place, octets := concatOf(m)
 	mo := MO{Operator: o.cfg.Name, Source: m.Source, To: m.Destination, ReceivedAt: in.ReceivedAt}
 	mo.From, _ = phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
+	r := o.received(in)
+	if owed, asked := o.owed(r, m, false); asked {
+		mo.Owed = []Owed{owed}
+	}
 	if place.count == 0 {
 		mo.Text = decodeText(octets, m.DataCoding)
-		o.x.storeText(joinedText{mo: mo, acks: []*smpp.Inbound{in}})
+		o.x.storeText(joinedText{mo: mo, acks: []received{r}})
 		return
 	}
-	if whole, complete := o.x.joiner.add(place, mo, octets, m.DataCoding, in); complete {
-		o.x.storeText(whole)
+	for _, t := range o.x.joiner.add(place, mo, octets, m.DataCoding, r) {
+		o.x.storeText(t)
 	}
 }
 
@@ -148,20 +152,20 @@ func (x *Exchange) storeText(t joinedText) {
 	settle := func(err error) {
 		if err == nil {
 			x.metrics.inbound(t.mo.Operator, "text")
-			for _, in := range t.acks {
-				x.accept(t.mo.Operator, in)
+			for _, r := range t.acks {
+				r.accept()
 			}
 			return
 		}
 		x.metrics.inbound(t.mo.Operator, "text not stored")
 		if t.acknowledged && x.joiner.keep(t.mo) {
-			for _, in := range t.acks {
-				x.accept(t.mo.Operator, in)
+			for _, r := range t.acks {
+				r.accept()
 			}
 			return
 		}
-		for _, in := range t.acks {
-			_ = in.Answer(refuseLater(in), "")
+		for _, r := range t.acks {
+			r.refuse(refuseLater(r.in))
 		}
 	}
 	if !x.texts.offer(t.mo, settle) {
@@ -169,16 +173,7 @@ func (x *Exchange) storeText(t joinedText) {
 	}
 }
 
-// accept acknowledges a text. A submit_sm or data_sm gets an id of ours, by which it can be asked for with query_sm.
-func (x *Exchange) accept(operator string, in *smpp.Inbound) {
-	if in.Header.Command == smpp.CmdDeliverSM {
-		_ = in.Answer(smpp.StatusOK, "")
-		return
-	}
-	_ = in.Answer(smpp.StatusOK, x.operators[operator].ids.issue(x.now()))
-}
-
-// query answers for a text that we accepted: it is with us, which is where it was going.
+// query answers for a message that we accepted: it is with us, which is where it was going.
 func (o *operator) query(in *smpp.Inbound, q *smpp.Query) {
 	accepted, ours := o.ids.read(q.MessageID)
 	if !ours {
@@ -190,7 +185,7 @@ func (o *operator) query(in *smpp.Inbound, q *smpp.Query) {
 	})
 }
 
-// acceptedIDs makes the ids of texts we accepted. An id proves itself: it holds the time, a random number and a code
+// acceptedIDs makes the ids of messages we accepted. An id proves itself: it holds the time, a random number and a code
 // over both that only this account's key makes, so that query_sm is answered after a restart and by every process, and
 // nothing is remembered. The key comes from the account's password.
 type acceptedIDs struct{ key [sha256.Size]byte }
@@ -251,9 +246,24 @@ func (o *operator) dialled(id Link, in *smpp.Inbound, m *smpp.Message) {
 	d.Op, d.HasOp = m.USSDOp()
 	d.Text = decodeText(d.Octets, d.DataCoding)
 	d.Phone, _ = phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
-	if !o.dials.hand(d, in) {
+	r := o.received(in)
+	owed, asked := o.owed(r, m, true)
+	if !asked || !o.x.owes.offer(owed, func(err error) {
+		// The dialogue goes on even if the receipt cannot be promised: its first screen says that the database is away.
+		if err != nil {
+			o.x.metrics.inbound(o.cfg.Name, "receipt not owed")
+		}
+		o.hand(d, r)
+	}) {
+		o.hand(d, r)
+	}
+}
+
+// hand gives a USSD event to its worker, or refuses it.
+func (o *operator) hand(d Dial, r received) {
+	if !o.dials.hand(d, r) {
 		o.x.metrics.inbound(o.cfg.Name, "dial refused")
-		_ = in.Answer(smpp.StatusReceiverTemporary, "")
+		r.refuse(smpp.StatusReceiverTemporary)
 		return
 	}
 	o.x.metrics.inbound(o.cfg.Name, "dial")
@@ -291,7 +301,7 @@ func (p *dialPool) start() {
 
 // hand acknowledges an event and gives it to its worker, in this order: a gateway that sees our answer before the
 // acknowledgement refuses it (ussd.md 1.4). It does not wait, and is false when the worker has too many events.
-func (p *dialPool) hand(d Dial, in *smpp.Inbound) bool {
+func (p *dialPool) hand(d Dial, r received) bool {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(d.Source.Addr))
 	w := &p.workers[h.Sum32()%dialWorkers]
@@ -300,7 +310,7 @@ func (p *dialPool) hand(d Dial, in *smpp.Inbound) bool {
 	if len(w.events) == cap(w.events) {
 		return false
 	}
-	_ = in.Answer(smpp.StatusOK, "")
+	r.accept()
 	w.events <- d
 	return true
 }
@@ -323,7 +333,7 @@ func (x *Exchange) tendJoins(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		for _, t := range x.joiner.tick(x.now(), x.accept) {
+		for _, t := range x.joiner.tick(x.now()) {
 			x.storeText(t)
 		}
 	}

@@ -210,19 +210,24 @@ func TestAnIncompleteTextIsHandedOverAfterAWhile(t *testing.T) {
 	t.Parallel()
 	j := newJoiner()
 	mo := MO{Operator: "mts", Source: smpp.Address{Addr: "79000000001"}, ReceivedAt: paceStart}
-	if _, whole := j.add(concat{ref: 1, count: 3, number: 3}, mo, []byte("end"), 0, nil); whole {
+	if texts := j.add(concat{ref: 1, count: 3, number: 3}, mo, []byte("end"), 0, waiting()); len(texts) > 0 {
 		t.Fatal("one of three parts is whole")
 	}
-	j.add(concat{ref: 1, count: 3, number: 1}, mo, []byte("begin "), 0, nil)
-	acknowledged := 0
-	count := func(string, *smpp.Inbound) { acknowledged++ }
-	if texts := j.tick(paceStart.Add(joinAck-1), count); len(texts) != 0 || acknowledged != 0 {
-		t.Errorf("too early: %d texts, %d acknowledged", len(texts), acknowledged)
+	j.add(concat{ref: 1, count: 3, number: 1}, mo, []byte("begin "), 0, waiting())
+	unanswered := func() int {
+		n := 0
+		for _, o := range j.open {
+			n += len(o.acks)
+		}
+		return n
 	}
-	if texts := j.tick(paceStart.Add(joinAck), count); len(texts) != 0 || acknowledged != 2 {
-		t.Errorf("after %s: %d texts, %d acknowledged", joinAck, len(texts), acknowledged)
+	if texts := j.tick(paceStart.Add(joinAck - 1)); len(texts) != 0 || unanswered() != 2 {
+		t.Errorf("too early: %d texts, %d unanswered", len(texts), unanswered())
 	}
-	texts := j.tick(paceStart.Add(joinPatience), count)
+	if texts := j.tick(paceStart.Add(joinAck)); len(texts) != 0 || unanswered() != 0 {
+		t.Errorf("after %s: %d texts, %d unanswered", joinAck, len(texts), unanswered())
+	}
+	texts := j.tick(paceStart.Add(joinPatience))
 	if len(texts) != 1 || texts[0].mo.Text != "begin end" || !texts[0].mo.Incomplete {
 		t.Errorf("after %s: %+v", joinPatience, texts)
 	}
@@ -248,14 +253,27 @@ func TestIncompleteTextsAreBounded(t *testing.T) {
 	j := newJoiner()
 	for i := range maxJoining + 100 {
 		mo := MO{Source: smpp.Address{Addr: fmt.Sprint(i)}, ReceivedAt: paceStart.Add(time.Duration(i))}
-		j.add(concat{count: 2, number: 1}, mo, nil, 0, &smpp.Inbound{
-			PDU:    &smpp.Plain{},
-			Header: smpp.Header{Command: smpp.CmdAlertNotification},
-		})
+		j.add(concat{count: 2, number: 1}, mo, nil, 0, waiting())
 	}
 	if len(j.open) > maxJoining {
 		t.Errorf("%d texts are open", len(j.open))
 	}
+	// The operator has given the parts away that were acknowledged: such a text is not thrown away.
+	j.tick(paceStart.Add(joinAck + time.Second))
+	mo := MO{Source: smpp.Address{Addr: "another"}, ReceivedAt: paceStart.Add(time.Hour)}
+	if texts := j.add(concat{count: 2, number: 1}, mo, nil, 0, waiting()); len(texts) != 1 || !texts[0].mo.Incomplete {
+		t.Errorf("what made room is %+v", texts)
+	}
+	if texts := j.rest(); len(texts) != maxJoining-1 {
+		t.Errorf("at the end %d texts are stored, want all but the one that was not acknowledged", len(texts))
+	}
+}
+
+// waiting is a request whose answer goes nowhere.
+func waiting() received {
+	return received{in: &smpp.Inbound{
+		PDU: &smpp.Plain{}, Header: smpp.Header{Command: smpp.CmdAlertNotification},
+	}}
 }
 
 // Pain 17: requests of both sides with the same sequence numbers are never mixed up.

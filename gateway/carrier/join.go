@@ -28,7 +28,7 @@ type joiner struct {
 // joinedText is a whole text with the requests it came in that are not answered yet.
 type joinedText struct {
 	mo           MO
-	acks         []*smpp.Inbound
+	acks         []received
 	acknowledged bool // some part was answered before the text was stored
 }
 
@@ -45,7 +45,7 @@ type joining struct {
 	missing      int
 	since        time.Time
 	mo           MO
-	acks         []*smpp.Inbound // not answered yet
+	acks         []received // not answered yet
 	acknowledged bool
 }
 
@@ -119,31 +119,34 @@ func (c concat) valid() concat {
 	return c
 }
 
-// add puts a part in its place. When the text is complete it is returned.
-func (j *joiner) add(c concat, mo MO, octets []byte, coding byte, in *smpp.Inbound) (joinedText, bool) {
+// add puts a part in its place and returns the texts to be stored now: that of the part when it is complete, and one
+// that has to make room.
+func (j *joiner) add(c concat, mo MO, octets []byte, coding byte, r received) (texts []joinedText) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	key := joinKey{mo.Operator, mo.Source.Addr, mo.To.Addr, c.ref, c.count, c.wide}
 	o := j.open[key]
 	if o == nil {
 		if len(j.open) >= maxJoining {
-			j.dropOldest()
+			texts = j.dropOldest()
 		}
 		o = &joining{parts: make([]joinPart, c.count), missing: int(c.count), since: mo.ReceivedAt, mo: mo}
+		o.mo.Owed = nil
 		j.open[key] = o
 	}
+	o.mo.Owed = append(o.mo.Owed, mo.Owed...)
 	p := &o.parts[c.number-1]
 	if !p.have {
 		o.missing--
 	}
 	*p = joinPart{have: true, octets: octets, coding: coding}
-	o.acks = append(o.acks, in)
+	o.acks = append(o.acks, r)
 	if o.missing > 0 {
-		return joinedText{}, false
+		return texts
 	}
 	delete(j.open, key)
 	o.mo.Text = o.text()
-	return joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged}, true
+	return append(texts, joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged})
 }
 
 // keep takes a text whose parts are acknowledged and that could not be stored; the next tick returns it again. It is
@@ -158,7 +161,9 @@ func (j *joiner) keep(mo MO) bool {
 	return true
 }
 
-func (j *joiner) dropOldest() {
+// dropOldest makes room. The operator keeps a text of which it was told nothing yet; one of which it has given parts
+// away is returned as it is. j.mu is held.
+func (j *joiner) dropOldest() []joinedText {
 	var oldest joinKey
 	var at time.Time
 	for key, o := range j.open {
@@ -166,15 +171,41 @@ func (j *joiner) dropOldest() {
 			oldest, at = key, o.since
 		}
 	}
-	for _, in := range j.open[oldest].acks {
-		_ = in.Answer(refuseFull(in), "")
-	}
+	o := j.open[oldest]
 	delete(j.open, oldest)
+	if o.acknowledged {
+		return []joinedText{o.incomplete()}
+	}
+	for _, r := range o.acks {
+		r.refuse(refuseFull(r.in))
+	}
+	return nil
+}
+
+// incomplete is a text whose missing parts are waited for no more.
+func (o *joining) incomplete() joinedText {
+	o.mo.Text, o.mo.Incomplete = o.text(), true
+	return joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged}
+}
+
+// rest returns what the operators have given away and is not stored, at the end of everything.
+func (j *joiner) rest() []joinedText {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	texts := j.kept
+	j.kept = nil
+	for key, o := range j.open {
+		if o.acknowledged {
+			texts = append(texts, o.incomplete())
+		}
+		delete(j.open, key)
+	}
+	return texts
 }
 
 // tick acknowledges parts that waited long enough and returns the texts to store: those that will not be complete, and
 // those that were kept.
-func (j *joiner) tick(now time.Time, acknowledge func(operator string, in *smpp.Inbound)) []joinedText {
+func (j *joiner) tick(now time.Time) []joinedText {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	texts := j.kept
@@ -182,15 +213,14 @@ func (j *joiner) tick(now time.Time, acknowledge func(operator string, in *smpp.
 	for key, o := range j.open {
 		age := now.Sub(o.since)
 		if age >= joinAck && len(o.acks) > 0 {
-			for _, in := range o.acks {
-				acknowledge(key.operator, in)
+			for _, r := range o.acks {
+				r.accept()
 			}
 			o.acks, o.acknowledged = nil, true
 		}
 		if age >= joinPatience {
 			delete(j.open, key)
-			o.mo.Text, o.mo.Incomplete = o.text(), true
-			texts = append(texts, joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged})
+			texts = append(texts, o.incomplete())
 		}
 	}
 	return texts

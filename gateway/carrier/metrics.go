@@ -33,7 +33,7 @@ type Metrics struct {
 // inboundKinds are the values of the label kind.
 var inboundKinds = [...]string{
 	"text", "text not stored", "receipt not stored", "unreadable receipt", "notification", "dial", "dial refused",
-	"refused",
+	"receipt not owed", "refused",
 }
 
 // NewMetrics makes the metrics and registers them; a nil registerer makes them invisible.

@@ -82,5 +82,7 @@ type MO struct {
 	To         smpp.Address // the number or short code it was sent to
 	Text       string
 	Incomplete bool // parts of a long message failed to come in joinPatience; Text is what came
+	// Owed are the receipts that the gateway asked for, one for each part; they are to be stored with the text.
+	Owed       []Owed
 	ReceivedAt time.Time
 }
