@@ -152,14 +152,30 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		dialogue *ussd.Server
 		replies  *notice.Replier
 		memory   *routing.Memory
+		giver    *delivery.Giver
 	)
 	a.exchange, err = carrier.New(carrier.Config{
-		Operators:   operators,
-		Leases:      leases,
-		Receipts:    func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
-		Messages:    func(ctx context.Context, batch []carrier.MO) error { return replies.Take(ctx, batch) },
+		Operators: operators,
+		Leases:    leases,
+		Receipts:  func(ctx context.Context, batch []carrier.Receipt) error { return receipts.Store(ctx, batch) },
+		Messages: func(ctx context.Context, batch []carrier.MO) error {
+			err := replies.Take(ctx, batch)
+			for _, text := range batch {
+				if err == nil && len(text.Owed) > 0 {
+					giver.Nudge(text.Operator)
+				}
+			}
+			return err
+		},
+		Owe: func(ctx context.Context, batch []carrier.Owed) error {
+			err := delivery.Owe(ctx, pool, batch)
+			for _, r := range batch {
+				giver.Nudge(r.Operator)
+			}
+			return err
+		},
 		Dial:        func(d carrier.Dial) { dialogue.Dial(d) },
-		LinkChanged: func(operator string, up bool) { sender.LinkChanged(operator, up) },
+		LinkChanged: func(operator string, up bool) { sender.LinkChanged(operator, up); giver.Nudge(operator) },
 		Late:        func(r carrier.Result) { sender.Late(r) },
 		Ported:      func(p carrier.Ported) { memory.Learn(p) },
 		Alarm: func(alarm carrier.Alarm) {
@@ -190,6 +206,15 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	sender = delivery.NewSender(delivery.SenderConfig{
 		Pool: pool, Desk: desk, Receipts: receipts, Exchange: a.exchange, Operators: names, Process: name,
 		Log: log.With("part", "delivery"), Metrics: deliveryMetrics, Now: now,
+	})
+	var bound []string
+	for _, o := range operators {
+		if o.Mode == carrier.Server {
+			bound = append(bound, o.Name)
+		}
+	}
+	giver = delivery.NewGiver(delivery.GiverConfig{
+		Pool: pool, Exchange: a.exchange, Operators: bound, Log: log.With("part", "delivery"), Metrics: deliveryMetrics, Now: now,
 	})
 	dir, err := config.dataDir()
 	if err != nil {
@@ -301,6 +326,8 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	// From here on things happen.
 	sender.Start()
 	a.stops.add("outcomes", func(context.Context) error { sender.Stop(); return nil })
+	giver.Start()
+	a.stops.add("receipts to gateways", func(context.Context) error { giver.Stop(); return nil })
 	a.exchange.Start()
 	a.stops.add("operators", a.exchange.Stop)
 	a.stops.add("notices", func(context.Context) error { teller.Close(); return nil })
@@ -336,7 +363,12 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			return sender.Reroute(ctx, leases.AnyLinked)
 		})
 	})
-	background("backlogs", func(ctx context.Context) { every(ctx, sweepInterval, log, "watch what waits", sender.Watch) })
+	background("backlogs", func(ctx context.Context) {
+		every(ctx, sweepInterval, log, "watch what waits", sender.Watch)
+	})
+	background("receipts owed", func(ctx context.Context) {
+		every(ctx, sweepInterval, log, "watch the receipts owed", giver.Watch)
+	})
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {

@@ -15,6 +15,9 @@ type Metrics struct {
 	waiting  *prometheus.GaugeVec
 	oldest   *prometheus.GaugeVec
 	latency  prometheus.Histogram
+	owed     *prometheus.CounterVec
+	owing    *prometheus.GaugeVec
+	owedAge  *prometheus.GaugeVec
 }
 
 // NewMetrics registers the package's metrics. Operators are pre-created so that
@@ -50,12 +53,29 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 			Help:    "Time from the storing of a message to the answer of the operator that took it.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 15, 60, 300, 900},
 		}),
+		owed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_delivery_owed_receipts_total",
+			Help: "Receipts that gateways bound to us had asked for, by operator and outcome.",
+		}, []string{"operator", "outcome"}),
+		owing: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "zvonok_delivery_owed_receipts",
+			Help: "Receipts still owed to the operator's gateway. Every process tells the same.",
+		}, []string{"operator"}),
+		owedAge: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "zvonok_delivery_owed_receipts_oldest_seconds",
+			Help: "Age of the oldest of them; zero without any.",
+		}, []string{"operator"}),
 	}
-	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.waiting, m.oldest, m.latency)
+	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.waiting, m.oldest, m.latency, m.owed, m.owing, m.owedAge)
 	for _, operator := range operators {
 		m.rerouted.WithLabelValues(operator)
 		m.waiting.WithLabelValues(operator)
 		m.oldest.WithLabelValues(operator)
+		m.owing.WithLabelValues(operator)
+		m.owedAge.WithLabelValues(operator)
+		for _, outcome := range []string{owedGiven, owedRefused, owedDropped} {
+			m.owed.WithLabelValues(operator, outcome)
+		}
 		for _, class := range carrier.Classes() {
 			m.outcomes.WithLabelValues(operator, string(class))
 		}

@@ -100,12 +100,14 @@ func head(text string, n int) string {
 
 // Take answers a batch of texts. It is the carrier's callback: the operator is
 // acknowledged when it returns nil, so it may bring a text again; a repeated
-// STOP changes nothing.
+// STOP changes nothing. The receipts that its gateway asked for are stored, too.
 func (r *Replier) Take(ctx context.Context, batch []carrier.MO) error {
 	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
 		now := r.now()
 		var drafts []delivery.Draft
+		var owed []carrier.Owed
 		for _, mo := range batch {
+			owed = append(owed, mo.Owed...)
 			if mo.From == "" {
 				continue // a name or a short code: nobody to answer
 			}
@@ -116,6 +118,9 @@ func (r *Replier) Take(ctx context.Context, batch []carrier.MO) error {
 			if draft != nil {
 				drafts = append(drafts, *draft)
 			}
+		}
+		if err := delivery.Owe(ctx, tx, owed); err != nil {
+			return err
 		}
 		_, err := r.desk.Enqueue(ctx, tx, now, drafts)
 		return err

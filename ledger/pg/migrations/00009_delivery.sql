@@ -172,6 +172,26 @@ CREATE TABLE delivery.receipt_conflict (
 	got         text        NOT NULL
 );
 
+-- Receipts that gateways bound to us asked for with their texts and dials, until
+-- they have acknowledged them. Nothing stays: it is as long as what waits.
+CREATE TABLE delivery.owed (
+	id              bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+	operator        text        NOT NULL,
+	message_id      text        NOT NULL,
+	source_ton      smallint    NOT NULL,
+	source_npi      smallint    NOT NULL,
+	source          text        NOT NULL,
+	destination_ton smallint    NOT NULL,
+	destination_npi smallint    NOT NULL,
+	destination     text        NOT NULL,
+	accepted_at     timestamptz NOT NULL,
+	due_at          timestamptz NOT NULL,
+	-- How often it may have been written, and how often it surely was not taken.
+	writes          smallint    NOT NULL DEFAULT 0,
+	refusals        smallint    NOT NULL DEFAULT 0
+);
+CREATE INDEX owed_due ON delivery.owed (operator, due_at);
+
 -- What is known of an address: who asked us to stop, and its health.
 CREATE TABLE delivery.address (
 	channel       text        NOT NULL,
