@@ -47,7 +47,11 @@ func gateways(t *testing.T) map[string]smpptest.USSDProfile {
 		"op32":      behaves("plain-its", func(p *smpptest.USSDProfile) { p.EndBit, p.End = false, []uint8{32} }),
 		"huawei":    behaves("huawei", nil),
 		"kz-found": behaves("plain-its", func(p *smpptest.USSDProfile) {
-			p.ServiceType, p.Code, p.EndBit = "USSD_", smpptest.CodeInDestination, false
+			p.ServiceType, p.Code, p.EndBit, p.NoNumber = "USSD_", smpptest.CodeInDestination, false, true
+			p.Extra = smpp.TLVs{
+				smpp.Text(smpp.TagCallbackNum, "000000000000000"), // where others have the IMSI
+				smpp.Text(smpp.TagSourceSubaddress, "79000009999"), smpp.Text(smpp.TagDestSubaddress, "79000009998"),
+			}
 		}),
 		"data-sm": behaves("glo", nil),
 		"raw-dcs": behaves("plain-its", func(p *smpptest.USSDProfile) { p.DataCoding = 0x48 }),
@@ -311,8 +315,10 @@ func conform(
 		if got.Message.TLVs[0].Tag != smpp.TagUSSDServiceOp {
 			t.Errorf("%s: the first parameter is %s", what, got.Message.TLVs[0].Tag)
 		}
-		if want := wantSource(behaviour); want != "" && got.Message.Source.Addr != want || got.Message.RegisteredDelivery != 0 ||
-			got.Message.ServiceType != behaviour.ServiceType {
+		from, to := got.Message.Source, got.Message.Destination
+		if want := wantSource(behaviour); want != "" && from.Addr != want || from.TON != behaviour.Destination.TON ||
+			from.NPI != behaviour.Destination.NPI || to.TON != 1 || to.NPI != 1 ||
+			got.Message.RegisteredDelivery != 0 || got.Message.ServiceType != behaviour.ServiceType {
 			t.Errorf("%s: answered as %+v", what, got.Message)
 		}
 	}

@@ -49,9 +49,11 @@ type USSDProfile struct {
 	// SessionTag is the TLV that names the dialogue, zero for none. EndBit says
 	// that the lowest bit of its last octet means the end. CountUnits makes the
 	// dialogue-unit number of its_session_info grow with each of our PDUs.
+	// NoNumber sends its_session_info with zeros, as a gateway does that has none.
 	SessionTag smpp.Tag
 	EndBit     bool
 	CountUnits bool
+	NoNumber   bool
 
 	Code        CodePlace
 	Destination smpp.Address // of the begin; its number is set from the code unless given
@@ -75,6 +77,9 @@ type USSDProfile struct {
 
 	// DataCoding is that of what is typed; 8 and 0x48 make it UCS-2.
 	DataCoding uint8
+
+	// Extra are further parameters of every PDU of the phone, such as its IMSI.
+	Extra smpp.TLVs
 
 	// Abort is the operation sent when the user breaks off; zero sends an empty
 	// OpUSSRConfirm with the end bit, or nothing at all without EndBit.
@@ -352,7 +357,7 @@ func (c *Call) message(op uint8, text string, end bool) *smpp.Message {
 		if end {
 			unit |= 1
 		}
-		session = smpp.TLVs{{Tag: p.SessionTag, Value: []byte{uint8(c.number), unit}}}
+		session = smpp.TLVs{{Tag: p.SessionTag, Value: []byte{c.its(), unit}}}
 	default:
 		session = smpp.TLVs{smpp.Uint16(p.SessionTag, uint16(c.number))}
 	}
@@ -360,6 +365,7 @@ func (c *Call) message(op uint8, text string, end bool) *smpp.Message {
 	if p.OpLast {
 		slices.Reverse(m.TLVs)
 	}
+	m.TLVs = append(m.TLVs, p.Extra...)
 	if p.DataSM {
 		m.Command = smpp.CmdDataSM
 		m.TLVs = append(m.TLVs, smpp.TLV{Tag: smpp.TagMessagePayload, Value: octets})
@@ -417,11 +423,19 @@ func (c *Call) owns(m *smpp.Message) bool {
 	case !ok || len(value) == 0:
 		return false
 	case c.profile.SessionTag == smpp.TagITSSessionInfo:
-		return value[0] == uint8(c.number)
+		return value[0] == c.its()
 	default:
 		number, ok := m.TLVs.Uint(c.profile.SessionTag)
 		return ok && (number == c.number || len(value) == 2 && number == c.number&0xFFFF)
 	}
+}
+
+// its is the number of the dialogue in its_session_info.
+func (c *Call) its() uint8 {
+	if c.profile.NoNumber {
+		return 0
+	}
+	return uint8(c.number)
 }
 
 func sessionUnit(m *smpp.Message) uint8 {
