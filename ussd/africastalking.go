@@ -13,6 +13,7 @@ import (
 // call begins a dialogue shows only by its session.
 func africasTalking() convention {
 	return convention{
+		method: http.MethodPost,
 		read: func(r *http.Request) (call, error) {
 			if err := r.ParseForm(); err != nil {
 				return call{}, fmt.Errorf("read the form: %w", err)

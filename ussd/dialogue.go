@@ -18,6 +18,7 @@ type key struct {
 // link is the state of one Link. Its fields are guarded by Server.mu.
 type link struct {
 	Link
+	speaks  convention // over HTTP
 	meter   *linkMetrics
 	open    list // dialogues, the one heard of longest ago first
 	closed  list // dialogues that ended less than repeatWindow ago, kept to know repetitions

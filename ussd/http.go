@@ -6,8 +6,10 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,11 +20,10 @@ import (
 
 // Limits of a call over HTTP.
 const (
-	minSecret = 16      // characters
-	maxBody   = 8 << 10 // octets; a real call has a few hundred
-	maxID     = 128     // octets of a session id
-	// callWait is how long a call waits for its answer: the engine's own deadline and a little more.
-	callWait = answerDeadline + time.Second
+	minSecret = 16          // characters
+	maxBody   = 8 << 10     // octets; a real call has a few hundred
+	maxID     = 128         // octets of a session id
+	callSlack = time.Second // how much longer than the engine's deadline a call waits for its answer
 )
 
 // call is what a convention reads from a request.
@@ -36,8 +37,9 @@ type call struct {
 }
 
 // convention is one way of speaking USSD over HTTP. To add one, write a file with a value of this type, and name it in
-// conventionOf.
+// conventions.
 type convention struct {
+	method string // of its requests
 	// read reads a request whose secret was right and whose body is limited. The error goes to the caller.
 	read func(r *http.Request) (call, error)
 	// write answers it.
@@ -46,20 +48,16 @@ type convention struct {
 	closed func(w http.ResponseWriter)
 }
 
-// conventionOf returns the convention of a name.
-func conventionOf(name string) (convention, error) {
-	switch name {
-	case "africastalking":
-		return africasTalking(), nil
-	default:
-		return convention{}, fmt.Errorf("unknown convention %q: want africastalking", name)
-	}
+// conventions are those there are, by their names in the settings.
+func conventions() map[string]convention {
+	return map[string]convention{"africastalking": africasTalking()}
 }
 
 // Check says what is wrong with a Caller: its convention or its secret.
 func (c *Caller) Check() error {
-	if _, err := conventionOf(c.Convention); err != nil {
-		return err
+	if known := conventions(); known[c.Convention].read == nil {
+		return fmt.Errorf("unknown convention %q: want one of %s",
+			c.Convention, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
 	}
 	if len(c.Secret) < minSecret {
 		return fmt.Errorf("secret: it has fewer than %d characters", minSecret)
@@ -67,12 +65,12 @@ func (c *Caller) Check() error {
 	return nil
 }
 
-// Handler serves POST /ussd/http/LINK for every link with a Caller. The secret is taken from "Authorization: Bearer",
+// Handler serves /ussd/http/LINK for every link with a Caller, by the method of its convention. The secret is taken from "Authorization: Bearer",
 // from the password of HTTP Basic, or, for callers that can be given nothing but an address, from the query parameter
 // "secret". Without it nothing tells which links there are.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /ussd/http/{link}", s.serveCall)
+	mux.HandleFunc("/ussd/http/{link}", s.serveCall)
 	return mux
 }
 
@@ -85,13 +83,13 @@ func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "unknown link or wrong secret", http.StatusUnauthorized)
 		return
 	}
-	conv, err := conventionOf(l.HTTP.Convention)
-	if err != nil {
-		http.Error(w, "unknown convention", http.StatusInternalServerError)
+	if r.Method != l.speaks.method {
+		w.Header().Set("Allow", l.speaks.method)
+		http.Error(w, "the link's convention is "+l.speaks.method, http.StatusMethodNotAllowed)
 		return
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-	c, err := conv.read(r)
+	c, err := l.speaks.read(r)
 	if err != nil {
 		var large *http.MaxBytesError
 		if errors.As(err, &large) {
@@ -119,11 +117,11 @@ func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
 	}
 	if c.kind == abort {
 		s.take(e)
-		conv.closed(w)
+		l.speaks.closed(w)
 		return
 	}
 	if a, ok := s.ask(r.Context(), e); ok {
-		conv.write(w, c, a)
+		l.speaks.write(w, c, a)
 	} else {
 		http.Error(w, "no answer", http.StatusServiceUnavailable)
 	}
@@ -143,7 +141,7 @@ func (s *Server) ask(ctx context.Context, e event) (answer, bool) {
 	if !s.take(e) {
 		return answer{}, false
 	}
-	late := time.NewTimer(callWait)
+	late := time.NewTimer(s.config.Deadline + callSlack)
 	defer late.Stop()
 	select {
 	case got := <-replies:

@@ -154,10 +154,16 @@ func TestWhoHasNoSecretIsToldNothing(t *testing.T) {
 		if recorder.Code != http.StatusUnauthorized {
 			t.Errorf("an operator's link is served over HTTP: %d", recorder.Code)
 		}
-		recorder = httptest.NewRecorder()
-		r.server.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/ussd/http/at", nil))
-		if recorder.Code != http.StatusMethodNotAllowed {
-			t.Errorf("a GET is answered with %d", recorder.Code)
+		for query, want := range map[string]int{
+			"": http.StatusUnauthorized, "?secret=" + secret: http.StatusMethodNotAllowed,
+		} {
+			get := httptest.NewRequest(http.MethodGet, "/ussd/http/at"+query, nil)
+			get.RemoteAddr = a.from
+			recorder = httptest.NewRecorder()
+			r.server.Handler().ServeHTTP(recorder, get)
+			if recorder.Code != want {
+				t.Errorf("a GET with %q is answered with %d", query, recorder.Code)
+			}
 		}
 	})
 }
@@ -183,7 +189,7 @@ func TestACallerIsAnsweredInTimeWhateverTheMenuDoes(t *testing.T) {
 		r.menu.gate, r.menu.stuck = make(chan struct{}), true
 		begun := time.Now()
 		expect(t, "a menu that hangs", r.aggregator("ATUid_1").says(""), "END "+strings.TrimSuffix(laterPage, "\n."))
-		if took := time.Since(begun); took != answerDeadline {
+		if took := time.Since(begun); took != defaultDeadline {
 			t.Errorf("answered after %v", took)
 		}
 		close(r.menu.gate)

@@ -56,7 +56,7 @@ func TestWhateverHappensEveryPhoneSeesOnlyItsOwn(t *testing.T) {
 				"something":     event(99, "1"),
 				"wait": func(check *rapid.T) {
 					time.Sleep(rapid.SampledFrom([]time.Duration{
-						time.Millisecond, time.Second, repeatWindow, answerDeadline, burstPeriod, defaultTTL,
+						time.Millisecond, time.Second, repeatWindow, defaultDeadline, burstPeriod, defaultTTL,
 					}).Draw(check, "for"))
 					synctest.Wait()
 				},

@@ -17,9 +17,8 @@ import (
 
 // Limits and time-outs of a dialogue.
 const (
-	// answerDeadline is how long the menu may take before the dialogue is closed with "try later". Gateways wait 10 to
-	// 25 s (ussd.md section 3), people less.
-	answerDeadline = 5 * time.Second
+	// defaultDeadline is how long the menu may take. Gateways wait 10 to 25 s (ussd.md section 3), people less.
+	defaultDeadline = 5 * time.Second
 	// defaultTTL is how long a person may think. Networks give up after 40 to 180 s, some HTTP callers after more.
 	defaultTTL = 180 * time.Second
 	// repeatWindow is how long an equal message is taken for a repetition by the gateway, not by the person.
@@ -33,7 +32,7 @@ const (
 	finalWait = 30 * time.Second
 	// writeWait is how long handing a page to the link may take.
 	writeWait = 2 * time.Second
-	// drainWait is how long Run waits at the end for what is in flight; a step takes at most answerDeadline.
+	// drainWait is how long Run waits at the end for what is in flight; a step takes at most its deadline.
 	drainWait = 8 * time.Second
 	// sweepEvery is how often dialogues past their time are dropped. They are not answered in between either.
 	sweepEvery = time.Second
@@ -90,11 +89,12 @@ type Config struct {
 	// with FollowBySMS.
 	Continue func(ctx context.Context, to phone.Number, text string) error
 
-	Workers int // steps at once; 0 is 16
-	MaxOpen int // open dialogues; 0 is 100,000
-	Now     func() time.Time
-	Log     *slog.Logger
-	Metrics *Metrics
+	Workers  int           // steps at once; 0 is 16
+	MaxOpen  int           // open dialogues; 0 is 100,000
+	Deadline time.Duration // how long the menu may take before the dialogue is closed with "try later"; 0 is 5 s
+	Now      func() time.Time
+	Log      *slog.Logger
+	Metrics  *Metrics
 }
 
 // Server keeps the dialogues of all links. Its methods may be called from any goroutine.
@@ -126,6 +126,9 @@ func New(config Config) (*Server, error) {
 	}
 	if config.MaxOpen == 0 {
 		config.MaxOpen = defaultMaxOpen
+	}
+	if config.Deadline == 0 {
+		config.Deadline = defaultDeadline
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -172,10 +175,12 @@ func (s *Server) addLink(l Link) error {
 	if _, taken := s.links[l.Name]; taken {
 		return errors.New("the name is taken")
 	}
+	link := &link{meter: s.meter.link(l.Name)}
 	if l.HTTP != nil {
 		if err := l.HTTP.Check(); err != nil {
 			return err
 		}
+		link.speaks = conventions()[l.HTTP.Convention]
 	}
 	if l.TTL == 0 {
 		l.TTL = defaultTTL
@@ -186,7 +191,7 @@ func (s *Server) addLink(l Link) error {
 	if l.Profile.Limits == (Limits{}) {
 		l.Profile.Limits = usual().Limits
 	}
-	link := &link{Link: l, meter: s.meter.link(l.Name)}
+	link.Link = l
 	s.links[l.Name] = link
 	s.ring = append(s.ring, link)
 	return nil

@@ -380,7 +380,7 @@ func TestASlowMenuIsClosedAfterFiveSeconds(t *testing.T) {
 		p := r.phone(masha)
 		r.menu.gate, r.menu.stuck = make(chan struct{}), true
 		p.dial("*377*888#")
-		time.Sleep(answerDeadline - time.Millisecond)
+		time.Sleep(defaultDeadline - time.Millisecond)
 		if got := r.all(); len(got) != 0 {
 			t.Fatalf("shown early: %q", got)
 		}
@@ -402,7 +402,7 @@ func TestTheDeadlineCountsTheTimeInTheQueue(t *testing.T) {
 		r.phone(masha).dial("*377*888#")
 		time.Sleep(2 * time.Second)
 		r.phone(petya).dial("*377*888#")
-		time.Sleep(answerDeadline)
+		time.Sleep(defaultDeadline)
 		synctest.Wait()
 		if got := r.all(); len(got) != 2 || got[1] != laterPage {
 			t.Errorf("shown: %q", got)

@@ -116,7 +116,7 @@ func (s *Server) start(t *turn, now time.Time) {
 		return
 	}
 	d.turn = t
-	t.overdue = time.AfterFunc(answerDeadline, func() { s.tooLate(t) })
+	t.overdue = time.AfterFunc(s.config.Deadline, func() { s.tooLate(t) })
 	if before := d.busy(); before != nil {
 		before.heir = t
 		return
@@ -182,7 +182,7 @@ func (s *Server) run(base context.Context, t *turn) {
 		s.mu.Unlock()
 		return
 	}
-	ctx, cancel := context.WithTimeout(base, answerDeadline)
+	ctx, cancel := context.WithTimeout(base, s.config.Deadline)
 	defer cancel()
 	t.cancel, d.working, d.after = cancel, true, nil
 	from := d.stand
@@ -349,7 +349,7 @@ func (s *Server) follow(d *dialogue, sms string) {
 }
 
 func (s *Server) send(base context.Context, t *turn) {
-	ctx, cancel := context.WithTimeout(base, answerDeadline)
+	ctx, cancel := context.WithTimeout(base, s.config.Deadline)
 	defer cancel()
 	if err := s.config.Continue(ctx, t.phone, t.follow); err != nil {
 		s.log.Error("ussd: the answer that was not shown could not follow by SMS", "link", t.link.Name, "error", err)
