@@ -61,6 +61,7 @@ type dialogue struct {
 // question is what identifies a message for the sake of repetitions.
 type question struct {
 	kind    kind
+	id      string  // the session id it came with; some gateways change theirs in mid-dialogue
 	imprint imprint // of the words; for HTTP callers that repeat everything so far, of all of it
 	at      time.Time
 }

@@ -110,7 +110,7 @@ func (s *Server) begin(d *dialogue, e event, now time.Time) bool {
 		return s.say(e, sayLater, e.guess(latin), now)
 	}
 	d = &dialogue{key: e.key, id: e.id, former: former, latin: latin, hint: e.hint, after: after}
-	d.asked = question{begin, s.imprint(e), now}
+	d.asked = question{begin, e.id, s.imprint(e), now}
 	s.add(d, now)
 	s.start(&turn{event: e, dialogue: d, path: path}, now)
 	return true
@@ -128,6 +128,7 @@ func (s *Server) input(d *dialogue, e event, now time.Time) bool {
 		}
 		// The only dialogue its phone has: gateways bump and drop ids in mid-dialogue.
 		e.link.meter.attached.Inc()
+		s.log.Debug("ussd: an input with another session id is taken for its phone's dialogue", "link", e.link.Name)
 	}
 	if d.repeats(e, input, s.imprint(e), now) {
 		if e.link.Profile.LateAck && d.turn == nil && !d.over {
@@ -154,7 +155,7 @@ func (s *Server) input(d *dialogue, e event, now time.Time) bool {
 		typed = s.lastInput(d.asked.imprint, e.text)
 	}
 	d.doubt = nil
-	d.asked = question{input, s.imprint(e), now}
+	d.asked = question{input, e.id, s.imprint(e), now}
 	if d.answered.fate == pending {
 		d.answered.fate = accepted // it was shown: the person answered it
 	}
@@ -190,7 +191,7 @@ func (s *Server) confirmed(d *dialogue, now time.Time) {
 // aborted drops the dialogue; nothing is sent back. An abort that names another dialogue, one long replaced, is not
 // meant for this one. The caller holds mu.
 func (s *Server) aborted(d *dialogue, e event, now time.Time) {
-	if d == nil || e.id != "" && e.id != d.id {
+	if d == nil || e.id != "" && e.id != d.id && e.id != d.asked.id {
 		e.link.meter.ignored[ignoredStale].Inc()
 		return
 	}
@@ -223,7 +224,7 @@ func (d *dialogue) shown(now time.Time) bool {
 // within seconds. The person may truly press a key or dial a code twice, which shows by the answer in between: once it
 // was acknowledged, an equal input, or an equal begin that no session id ties to the first, is a new one.
 func (d *dialogue) repeats(e event, as kind, p imprint, now time.Time) bool {
-	if d.asked.kind != as || d.asked.imprint != p || e.id != d.id || now.Sub(d.asked.at) >= repeatWindow {
+	if d.asked.kind != as || d.asked.imprint != p || e.id != d.asked.id || now.Sub(d.asked.at) >= repeatWindow {
 		return false
 	}
 	if e.cumulative || as == begin && e.id != "" {

@@ -17,6 +17,9 @@ const (
 	keyMore  = "9"
 )
 
+// nothing stands for a text of which no letter can be shown: a page without any is illegal on the air (ussd.md section 3).
+const nothing = "-"
+
 // layout is everything that decides how a screen is cut: the screen, the words round it, where the dialogue stands.
 // It is a value made for one page and thrown away, since cutting a screen anew costs microseconds and keeping its
 // pages would cost every open dialogue memory.
@@ -80,7 +83,12 @@ func newLayout(screen Screen, words templates.USSDFrame, top, alone, latin bool,
 	}
 	width := l.max - l.size(l.footer(true, true)) - l.size(words.Hint) - 2
 	for _, text := range lines {
-		l.chunks = l.split(l.chunks, text, width)
+		if text != "" {
+			l.chunks = l.split(l.chunks, text, width)
+		}
+	}
+	if len(l.chunks)+len(l.bar) == 0 { // a dish named by a pictogram, on a link that carries Latin letters only
+		l.chunks = []chunk{{text: nothing}}
 	}
 	return l
 }

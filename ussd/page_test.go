@@ -154,6 +154,12 @@ func TestAScreenIsCutIntoPages(t *testing.T) {
 			latin:  true,
 			want:   []string{"Borshch No5\n0 Nazad"},
 		},
+		{
+			what:   "something, where no letter can be shown: an empty page is illegal",
+			screen: Screen{Style: templates.Style{Language: templates.RU, Latin: true}, Lines: []string{"😀"}, End: true},
+			latin:  true,
+			want:   []string{"-"},
+		},
 	}
 	for _, test := range tests {
 		var got []string

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"zvonok/gateway/carrier"
 	"zvonok/gateway/smpp"
 )
 
@@ -84,6 +85,37 @@ func TestAWrongProfileSettingNamesItsKey(t *testing.T) {
 	} {
 		if _, err := NewProfiles([]ProfileSetting{setting}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: the error is %v, it should say %q", setting, err, want)
+		}
+	}
+}
+
+// ussd.md 1.5: what comes in, as each kind of gateway says it.
+func TestEveryProfileKnowsTheOperationsOfItsGateway(t *testing.T) {
+	t.Parallel()
+	profiles, err := NewProfiles(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	everywhere := map[byte]kind{
+		0: begin, 1: begin, 18: input, 19: confirm,
+		129: abort, 33: abort, 65: abort, 66: abort, 67: abort,
+	}
+	besides := map[string]map[byte]kind{"sixdee": {23: abort}, "smpp+": {146: input}}
+	for name, p := range profiles {
+		for op := range 256 {
+			want, known := everywhere[byte(op)]
+			if of, ok := besides[name][byte(op)]; ok {
+				want, known = of, true
+			}
+			got, clear := p.kindOf(carrier.Dial{HasOp: true, Op: byte(op)})
+			if clear != known || known && got != want {
+				t.Errorf("%s takes the operation %d for %v, clear %v; want %v, %v", name, op, got, clear, want, known)
+			}
+		}
+		ended := smpp.TLVs{{Tag: smpp.TagITSSessionInfo, Value: []byte{7, 1}}}
+		got, _ := p.kindOf(carrier.Dial{HasOp: true, Op: opUSSRConfirm, TLVs: ended})
+		if hangsUp := name != "kz-found"; (got == abort) != hangsUp {
+			t.Errorf("%s takes an input with the end bit for %v", name, got)
 		}
 	}
 }

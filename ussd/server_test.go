@@ -2,6 +2,7 @@ package ussd
 
 import (
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -308,6 +309,19 @@ func TestIDsThatChangeInMidDialogueAreForgivenStaleOnesAreNot(t *testing.T) {
 	})
 }
 
+func TestWithAnIDThatChangedARepetitionAndAnAbortAreStillKnown(t *testing.T) {
+	with(t, nil, func(r *rig) {
+		p := r.phone(masha)
+		p.dial("*377*888#")
+		r.ack = func(carrier.Reply) *carrier.Answered { return nil }
+		p.id = 0x31
+		expect(t, "a key with an id never heard of", p.key("1"), leafPage)
+		expect(t, "the gateway says it again", p.key("1"), "")
+		p.send(129, "")
+		r.open(0)
+	})
+}
+
 // ussd.md 1.4: aborts in all their shapes.
 func TestAnAbortDropsTheDialogueAndIsNotAnswered(t *testing.T) {
 	its := func(end byte) smpp.TLV { return smpp.TLV{Tag: smpp.TagITSSessionInfo, Value: []byte{0x2a, end}} }
@@ -341,11 +355,18 @@ func TestAnAbortDropsTheDialogueAndIsNotAnswered(t *testing.T) {
 func TestAnErrorForAPageEndsTheDialogue(t *testing.T) {
 	with(t, nil, func(r *rig) {
 		p := r.phone(masha)
-		for _, status := range []smpp.Status{0x407, 0x408, 0x40E, 0x4C1, 0x4C8, 0x49B, 0x64, 0x65, 0x0B, 0x14, 0x50} {
+		for _, status := range []smpp.Status{
+			0x404, 0x407, 0x408, 0x40E, 0x455, 0x459, 0x49B, 0x4C1, 0x4C8, 0x64, 0x65, 0x0B, 0x14, 0x50,
+		} {
 			r.ack = func(carrier.Reply) *carrier.Answered { return &carrier.Answered{Status: status} }
 			time.Sleep(burstPeriod)
+			before := len(r.all())
 			p.dial("*377*888#")
 			r.open(0)
+			time.Sleep(defaultTTL)
+			if got := len(r.all()) - before; got != 1 {
+				t.Errorf("after %s the page was sent %d times", status, got)
+			}
 		}
 	})
 }
@@ -670,6 +691,42 @@ func TestAtTheEndWhatIsInFlightIsAnswered(t *testing.T) {
 		<-r.done
 		if got := r.all(); len(got) != 2 || got[1] != firstPage {
 			t.Errorf("shown: %q", got)
+		}
+	})
+}
+
+// ussd.md 1.3 and 5: the shape of every message is logged for the day a gateway is connected, but never whose it is, what
+// it says, or the IMSI that some gateways add.
+func TestNothingOfASubscriberIsLogged(t *testing.T) {
+	var log strings.Builder // written by one goroutine at a time: the bubble waits after each message
+	with(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}, func(r *rig) {
+		const imsi = "250990000000001"
+		p := r.phone(masha)
+		known := func(d *carrier.Dial) { d.TLVs = append(d.TLVs, smpp.Text(smpp.TagCallbackNum, imsi)) }
+		p.send(opPSSR, "*377*888*1#", known)
+		p.id = 0x31 // an id never heard of
+		p.send(opUSSRConfirm, "31415926", known)
+		p.send(opUSSRConfirm, "00", known)
+		p.send(opUSSRConfirm, "3", known) // the menu fails
+		time.Sleep(repeatWindow)
+		r.refuse = carrier.ErrNotBound
+		p.send(opPSSR, "*377*888#", known)
+		p.link = "customer"
+		p.send(opPSSR, "*377*888#", known)
+		for _, secret := range []string{string(masha), imsi, "31415926", "leaf 7", "first for", "377"} {
+			octets := strings.Trim(fmt.Sprint([]byte(secret)), "[]")
+			for _, form := range []string{secret, octets, fmt.Sprintf("%x", secret)} {
+				if strings.Contains(log.String(), form) {
+					t.Errorf("%q is in the log as %q:\n%s", secret, form, log.String())
+				}
+			}
+		}
+		for _, shape := range []string{"op=1 ", "op=18", "op=2", "callback_num", "its_session_info", "link=mts", "link=customer"} {
+			if !strings.Contains(log.String(), shape) {
+				t.Errorf("%q is not in the log:\n%s", shape, log.String())
+			}
 		}
 	})
 }
