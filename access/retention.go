@@ -46,8 +46,9 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 	// a consent for that child did; a companion needs no consent. What the
 	// moment does not decide, a right or a consent yet to begin, keeps him too.
 	tag, err := tx.Exec(ctx, `
-		UPDATE access.representative r
-		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
+		WITH gone AS MATERIALIZED (
+		SELECT r.id, r.phone, r.email
+		  FROM access.representative r
 		 WHERE r.erased_at IS NULL AND r.created_at < $1
 		   AND NOT EXISTS (
 		        SELECT FROM access.guardian g
@@ -59,7 +60,15 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		                              AND (c.until IS NULL OR c.until > $1)
 		                              AND (c.withdrawn_at IS NULL OR c.withdrawn_at > $1))))
 		   AND NOT EXISTS (SELECT FROM access.card k
-		                    WHERE k.representative_id = r.id AND k.state NOT IN ('returned', 'destroyed'))`, before, now)
+		                    WHERE k.representative_id = r.id AND k.state NOT IN ('returned', 'destroyed'))
+		), noted AS (
+		INSERT INTO access.erased_address (representative_id, address)
+		SELECT id, phone FROM gone WHERE phone IS NOT NULL UNION SELECT id, email FROM gone WHERE email <> ''
+		)
+		UPDATE access.representative r
+		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
+		  FROM gone
+		 WHERE r.id = gone.id`, before, now)
 	if err != nil {
 		return Forgotten{}, fmt.Errorf("erase representatives: %w", err)
 	}
@@ -123,17 +132,74 @@ type Destruction struct {
 	Destroyed map[string]int64 `json:"destroyed"` // rows, by what they were
 }
 
-// RecordDestruction writes the act into the protocol, which the application
-// cannot change afterwards, in the transaction that destroyed.
-func RecordDestruction(ctx context.Context, tx pgx.Tx, destroyed map[string]int64, by Actor, now time.Time) (Destruction, error) {
-	act := Destruction{At: now, By: by.String(), Destroyed: destroyed}
+// NoteDestroyed notes what the caller's transaction has destroyed, for the act
+// at the end of the run: entries, by what they were.
+func NoteDestroyed(ctx context.Context, tx pgx.Tx, destroyed map[string]int64) error {
+	var (
+		whats   []string
+		entries []int64
+	)
+	for what, n := range destroyed {
+		whats, entries = append(whats, what), append(entries, n)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO access.destroyed AS d (what, entries)
+		SELECT what, entries FROM unnest($1::text[], $2::bigint[]) AS t (what, entries) ORDER BY what
+		    ON CONFLICT (what) DO UPDATE SET entries = d.entries + excluded.entries`, whats, entries); err != nil {
+		return fmt.Errorf("note what was destroyed: %w", err)
+	}
+	return nil
+}
+
+// RecordDestruction writes the act of what was noted since the last one into the
+// protocol, which the application cannot change afterwards.
+func RecordDestruction(ctx context.Context, tx pgx.Tx, by Actor, now time.Time) (Destruction, error) {
+	act := Destruction{At: now, By: by.String()}
 	err := tx.QueryRow(ctx, `
-		INSERT INTO access.destruction (at, actor_kind, actor_id, destroyed) VALUES ($1, $2, $3, $4) RETURNING id`,
-		now, by.Kind, by.ID, destroyed).Scan(&act.ID)
+		WITH taken AS (DELETE FROM access.destroyed RETURNING what, entries)
+		INSERT INTO access.destruction (at, actor_kind, actor_id, destroyed)
+		SELECT $1, $2, $3, coalesce(jsonb_object_agg(what, entries), '{}') FROM taken
+		RETURNING id, destroyed`, now, by.Kind, by.ID).Scan(&act.ID, &act.Destroyed)
 	if err != nil {
 		return Destruction{}, fmt.Errorf("write the act of destruction: %w", err)
 	}
 	return act, nil
+}
+
+// ErasedAddress is where messages to somebody erased went.
+type ErasedAddress struct {
+	Representative RepresentativeID
+	Address        string // a phone or a mailbox
+}
+
+// ErasedAddresses lists addresses of the erased that may still stand elsewhere,
+// at most limit of them.
+func ErasedAddresses(ctx context.Context, q pg.Querier, limit int) ([]ErasedAddress, error) {
+	rows, err := q.Query(ctx, `
+		SELECT representative_id, address FROM access.erased_address ORDER BY representative_id, address LIMIT $1`, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of the erased: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ErasedAddress])
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of the erased: %w", err)
+	}
+	return list, nil
+}
+
+// DropErasedAddresses forgets addresses that stand nowhere any more.
+func DropErasedAddresses(ctx context.Context, tx pgx.Tx, list []ErasedAddress) error {
+	representatives, addresses := make([]int64, len(list)), make([]string, len(list))
+	for i, e := range list {
+		representatives[i], addresses[i] = int64(e.Representative), e.Address
+	}
+	if _, err := tx.Exec(ctx, `
+		DELETE FROM access.erased_address e
+		 USING unnest($1::bigint[], $2::text[]) AS t (representative_id, address)
+		 WHERE e.representative_id = t.representative_id AND e.address = t.address`, representatives, addresses); err != nil {
+		return fmt.Errorf("forget the addresses of the erased: %w", err)
+	}
+	return nil
 }
 
 // Destructions lists the acts, the latest first, at most limit of them.

@@ -62,7 +62,7 @@ type Quarantined struct {
 	Seq        int64           `json:"seq"`
 	Code       reader.Code     `json:"code"`
 	Message    string          `json:"message"`
-	Body       json.RawMessage `json:"body" doc:"As the device sent it."`
+	Body       json.RawMessage `json:"body" doc:"As the device sent it; null once it has been destroyed."`
 	ReceivedAt time.Time       `json:"received_at"`
 }
 

@@ -21,7 +21,7 @@ type Quarantined struct {
 	Seq        int64
 	Code       Code
 	Message    string
-	Body       json.RawMessage // as the device sent it
+	Body       json.RawMessage // as the device sent it; null once it has been destroyed
 	ReceivedAt time.Time
 }
 
@@ -31,7 +31,7 @@ func Quarantine(
 	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, limit int,
 ) ([]Quarantined, error) {
 	rows, err := q.Query(ctx, `
-		SELECT e.event_id, e.device_id, e.seq, e.code, e.message, e.body::text, e.received_at
+		SELECT e.event_id, e.device_id, e.seq, e.code, e.message, coalesce(e.body::text, 'null'), e.received_at
 		  FROM reader.quarantine e
 		  JOIN reader.device d ON d.id = e.device_id
 		  JOIN ledger.building b ON b.id = d.building_id

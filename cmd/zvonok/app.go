@@ -369,6 +369,11 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	background("receipts owed", func(ctx context.Context) {
 		every(ctx, sweepInterval, log, "watch the receipts owed", giver.Watch)
 	})
+	background("secrets", func(ctx context.Context) {
+		every(ctx, sweepInterval, log, "destroy the texts of codes", func(ctx context.Context) error {
+			return delivery.EraseSecrets(ctx, pool, now())
+		})
+	})
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {

@@ -28,6 +28,10 @@ func TestRetentionDestroysInTimeAndWritesTheAct(t *testing.T) {
 		WHERE a.id = b.account_id AND p.code = 'p-2'`)
 	execute(t, url, `INSERT INTO door.excuse (person_id, first_day, last_day, reason, actor, created_at)
 		SELECT min(id), '2020-01-01', '2020-01-02', 'болезнь', 'staff:t', now() FROM ledger.person`)
+	// A message of the last day before the withdrawal to somebody who will be erased.
+	execute(t, url, `INSERT INTO delivery.delivery (id, at, event_id, representative_id, topic, channel, address, priority, again, expires_at, body, state)
+		SELECT 1, c.withdrawn_at - interval '1 hour', 1, r.id, 'pass', 'sms', r.phone, 1, 'fresh', c.withdrawn_at, 'Вход 08:15 Маша П.', 'delivered'
+		  FROM access.consent c JOIN access.representative r ON r.id = c.representative_id WHERE c.withdrawn_at IS NOT NULL LIMIT 1`)
 	var act access.Destruction
 	if err := json.Unmarshal([]byte(must(t, url, "retention", "run", "--by", "director", "--json")), &act); err != nil {
 		t.Fatal(err)
@@ -38,6 +42,8 @@ func TestRetentionDestroysInTimeAndWritesTheAct(t *testing.T) {
 	}
 	execute(t, url, `DO $$ BEGIN
 		ASSERT (SELECT family_name FROM ledger.person WHERE code = 'p-1') = '—', 'who has left is named';
+		ASSERT EXISTS (SELECT FROM delivery.delivery WHERE address = '' AND body = '' AND state = 'delivered'),
+			'30 days after the withdrawal a message still says to whom it went, or what';
 		ASSERT NOT EXISTS (SELECT FROM ledger.account a JOIN ledger.person p ON p.id = a.person_id JOIN ledger.balance b ON b.account_id = a.id
 			WHERE p.code = 'p-2' AND b.posted <> 0 AND p.family_name = '—'), 'money that is owed lost its owner';
 	END $$`)
@@ -69,5 +75,50 @@ func TestRetentionDestroysInTimeAndWritesTheAct(t *testing.T) {
 	}
 	if _, err := pool.Exec(t.Context(), `DELETE FROM access.destruction`); err == nil {
 		t.Error("an act can be deleted")
+	}
+}
+
+// Texts of messages and raw bodies of rejected events are destroyed by the same
+// run, in the same act; what is explained afterwards lacks nothing but them. A
+// run that broke off has its share in the act of the next.
+func TestRetentionDestroysTextsAndRawBodiesAndTheActSaysHowMany(t *testing.T) {
+	t.Parallel()
+	url := pgtest.NewURL(t)
+	must(t, url, "import", registryFolder(t, nil))
+	must(t, url, "key", "add", "--kind", "door", "--building", "b-1", "--name", "Main")
+	execute(t, url, `INSERT INTO reader.event (device_id, seq, event_id, at, received_at, type, state, body_hash)
+		SELECT 1, n, 1000 + n, now() - interval '60 days', now() - interval '60 days', 1, 2, '\x00' FROM generate_series(1, 3) n`)
+	execute(t, url, `INSERT INTO reader.quarantine (event_id, device_id, seq, code, message, body, received_at, settled_at, settled_by)
+		SELECT 1000 + n, 1, n, 'unknown_card', 'nobody has this card', '{"card":"9A3F105C"}', now() - interval '60 days',
+			CASE WHEN n < 3 THEN now() - n * interval '20 days' END, CASE WHEN n < 3 THEN 'staff:t' END FROM generate_series(1, 3) n`)
+	execute(t, url, `INSERT INTO delivery.delivery (id, at, event_id, topic, channel, address, priority, again, expires_at, body, state)
+		VALUES (1, now() - interval '60 days', 1002, 'pass', 'sms', '79000000001', 1, 'fresh', now() - interval '60 days', 'Вход 08:15 Маша П.', 'delivered'),
+		       (2, now(), 0, 'code', 'sms', '79000000001', 1, 'never', now() - interval '1 second', 'Код 123456', 'queued')`)
+	execute(t, url, `INSERT INTO access.destroyed VALUES ('message_texts', 7)`)
+	before := must(t, url, "explain", "Main:2", "--json")
+
+	var act access.Destruction
+	if err := json.Unmarshal([]byte(must(t, url, "retention", "run", "--json")), &act); err != nil {
+		t.Fatal(err)
+	}
+	if d := act.Destroyed; d["message_texts"] != 8 || d["secret_texts"] != 1 || d["quarantine_bodies"] != 1 {
+		t.Errorf("the act is %+v", act)
+	}
+	execute(t, url, `DO $$ BEGIN
+		ASSERT (SELECT string_agg(seq::text, ' ' ORDER BY seq) FROM reader.quarantine WHERE body IS NOT NULL) = '1 3',
+			'what was settled lately, or not at all, keeps its body; the other does not';
+		ASSERT NOT EXISTS (SELECT FROM delivery.delivery WHERE body <> ''), 'a text is left';
+		ASSERT NOT EXISTS (SELECT FROM access.destroyed), 'the act left something out';
+	END $$`)
+	if after := must(t, url, "explain", "Main:2", "--json"); after != before {
+		t.Errorf("before: %s\nafter: %s", before, after)
+	}
+	if again := must(t, url, "retention", "run"); !strings.Contains(again, "nothing was past its time") {
+		t.Errorf("again: %s", again)
+	}
+	// What nobody looked after goes as the pass would have.
+	execute(t, url, `UPDATE reader.quarantine SET received_at = now() - interval '2 years 1 day' WHERE settled_at IS NULL`)
+	if again := must(t, url, "retention", "run"); !strings.Contains(again, "quarantine_bodies: 1") {
+		t.Errorf("two years later: %s", again)
 	}
 }

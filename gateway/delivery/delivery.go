@@ -3,6 +3,7 @@ package delivery
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -248,7 +249,11 @@ func (c *columns) add(id ID, d Draft, state State, operator, reason string) {
 	c.priorities = append(c.priorities, int16(d.Priority))
 	c.again = append(c.again, string(d.Again))
 	c.expires = append(c.expires, d.Expires)
-	c.bodies = append(c.bodies, d.Body)
+	body := d.Body
+	if body == "" && d.Letter != nil && slices.Contains(private, d.Topic) {
+		body = d.Letter.Subject // EraseSecrets finds what has a body
+	}
+	c.bodies = append(c.bodies, body)
 	c.states = append(c.states, string(state))
 	c.operators = append(c.operators, operator)
 	c.why = append(c.why, reason)

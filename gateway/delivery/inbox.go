@@ -32,7 +32,7 @@ type Message struct {
 	Channel string
 	State   State
 	Subject string // of a letter
-	Text    string
+	Text    string // empty once it has been destroyed
 	// SettledAt is when it was delivered or given up; zero while neither.
 	SettledAt time.Time
 }

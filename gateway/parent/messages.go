@@ -31,7 +31,7 @@ type MessageView struct {
 	Settled  *time.Time `json:"settled_at,omitempty" doc:"When it was delivered or given up."`
 	Children []int64    `json:"children" nullable:"false" doc:"Of whom it tells."`
 	Subject  string     `json:"subject,omitempty" doc:"Of a letter."`
-	Text     string     `json:"text,omitempty"`
+	Text     string     `json:"text,omitempty" doc:"Absent when it is withheld, and after 29 days, when texts are destroyed."`
 	Withheld bool       `json:"withheld,omitempty" doc:"Text and children are not shown, because you may no longer know of one of them."`
 }
 

@@ -412,6 +412,22 @@ CREATE TABLE access.destruction (
 CREATE INDEX destruction_at ON access.destruction (at);
 GRANT SELECT, INSERT ON access.destruction TO zvonok_app;
 
+-- What has been destroyed and stands in no act yet: long work is done in small
+-- transactions, each of which notes its share here, and the act at the end takes
+-- it up. What a run that broke off had destroyed stands in the act of the next.
+CREATE TABLE access.destroyed (
+    what    text   PRIMARY KEY,
+    entries bigint NOT NULL
+);
+-- Where messages to the erased went: what of them is elsewhere is found by it,
+-- destroyed, and the row with it.
+CREATE TABLE access.erased_address (
+    representative_id bigint NOT NULL REFERENCES access.representative (id),
+    address           text   NOT NULL,
+    PRIMARY KEY (representative_id, address)
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON access.destroyed, access.erased_address TO zvonok_app;
+
 GRANT SELECT, INSERT, UPDATE ON access.representative, access.guardian, access.consent, access.card TO zvonok_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON access.invitation, access.invitation_child, access.code,
     access.phone_change, access.mailbox_change, access.session, access.reader_form TO zvonok_app;

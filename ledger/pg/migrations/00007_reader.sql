@@ -49,14 +49,15 @@ CREATE TABLE reader.event (
 CREATE INDEX event_by_id ON reader.event USING brin (event_id) WITH (pages_per_range = 16, autosummarize = on);
 
 -- Rejected events with their reason, for staff. The body is kept as the device
--- sent it (json, not jsonb: anything well-formed must fit, also \u0000).
+-- sent it (json, not jsonb: anything well-formed must fit, also \u0000) until its
+-- time is over (retention.go); the number, the code and the times stay.
 CREATE TABLE reader.quarantine (
     event_id    bigint      PRIMARY KEY,
     device_id   bigint      NOT NULL REFERENCES reader.device (id),
     seq         bigint      NOT NULL,
     code        text        NOT NULL,
     message     text        NOT NULL,
-    body        json        NOT NULL,
+    body        json,
     received_at timestamptz NOT NULL,
     settled_at  timestamptz,
     settled_by  text,
@@ -64,17 +65,42 @@ CREATE TABLE reader.quarantine (
 );
 CREATE INDEX quarantine_device ON reader.quarantine (device_id, seq);
 CREATE INDEX quarantine_open ON reader.quarantine (received_at) WHERE settled_at IS NULL;
+-- What retention asks for.
+CREATE INDEX quarantine_settled ON reader.quarantine (settled_at) WHERE settled_at IS NOT NULL AND body IS NOT NULL;
+CREATE INDEX quarantine_unsettled ON reader.quarantine (received_at) WHERE settled_at IS NULL AND body IS NOT NULL;
 
 -- The same number with another content: a cloned or restored device, or a reset
--- counter. The first content stays, each other one is kept here once.
+-- counter. The first content stays, each other one is kept here once, its body
+-- until its time is over.
 CREATE TABLE reader.conflict (
     device_id   bigint      NOT NULL REFERENCES reader.device (id),
     seq         bigint      NOT NULL,
     body_hash   bytea       NOT NULL,
-    body        json        NOT NULL,
+    body        json,
     received_at timestamptz NOT NULL,
     PRIMARY KEY (device_id, seq, body_hash)
 );
+CREATE INDEX conflict_body ON reader.conflict (received_at) WHERE body IS NOT NULL;
+
+-- A key that may be stolen, or a device that may be cloned (spec/reliability.md,
+-- row 55): heard from two network addresses at once, or its numbers stand for
+-- two contents. For staff, until one of them settles it; while it is open it is
+-- one row, however often it happens.
+CREATE TABLE reader.device_alarm (
+    id         bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    device_id  bigint      NOT NULL REFERENCES reader.device (id),
+    kind       text        NOT NULL CHECK (kind IN ('two_addresses', 'forked_numbers')),
+    raised_at  timestamptz NOT NULL,
+    last_at    timestamptz NOT NULL,
+    times      bigint      NOT NULL DEFAULT 1,
+    -- What shows it: the two addresses, or a number that came twice.
+    evidence   text        NOT NULL CHECK (length(evidence) <= 200),
+    settled_at timestamptz,
+    settled_by text,
+    CHECK ((settled_at IS NULL) = (settled_by IS NULL))
+);
+CREATE UNIQUE INDEX device_alarm_open ON reader.device_alarm (device_id, kind) WHERE settled_at IS NULL;
+CREATE INDEX device_alarm_device ON reader.device_alarm (device_id, kind, settled_at);
 
 -- When a device was last heard and how wrong its clock was; written every few
 -- seconds from memory, so it may lag behind reader.event.
@@ -84,7 +110,12 @@ CREATE TABLE reader.contact (
     -- Server time minus device time, in milliseconds; null until it was measured.
     skew_ms     bigint,
     -- Since when the skew is over two minutes; null while it is not.
-    skewed_from timestamptz
+    skewed_from timestamptz,
+    -- The network address it was last heard from, and the one before that.
+    address     inet,
+    address_at  timestamptz,
+    former      inet,
+    former_at   timestamptz
 ) WITH (fillfactor = 70);
 
 -- The version of what the devices of an organisation are told about money, for
@@ -109,6 +140,7 @@ CREATE INDEX list_entry_version ON reader.list_entry (organisation_id, version, 
 
 GRANT SELECT, INSERT, UPDATE ON reader.device, reader.event, reader.quarantine, reader.contact, reader.list,
     reader.list_entry TO zvonok_app;
-GRANT SELECT, INSERT ON reader.conflict TO zvonok_app;
+GRANT SELECT, INSERT, UPDATE (body) ON reader.conflict TO zvonok_app;
+GRANT SELECT, INSERT, UPDATE ON reader.device_alarm TO zvonok_app;
 -- Only a reservation that a mistaken reversal has just made is ever taken back.
 GRANT DELETE ON reader.event TO zvonok_app;

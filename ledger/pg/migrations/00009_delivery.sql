@@ -9,8 +9,8 @@ CREATE SEQUENCE delivery.delivery_block INCREMENT BY 1000;
 
 -- One message to one address. The row is the truth; River carries only ids.
 --
--- No index touches a column that changes while the message lives, so every
--- change of state is a HOT update (fillfactor leaves it room on the page).
+-- No index touches a column that changes with the state, so every change of
+-- state is a HOT update (fillfactor leaves it room on the page).
 -- Whoever looks for unfinished rows finds them through River's jobs, which
 -- name them by (id, at).
 CREATE TABLE delivery.delivery (
@@ -55,8 +55,11 @@ CREATE TABLE delivery.delivery (
 
 -- The timeline of a phone or mailbox, newest first.
 CREATE INDEX delivery_address ON delivery.delivery (address, at);
--- Rows come in the order of time: a recall finds those since a moment.
+-- Rows come in the order of time: a recall finds those since a moment, retention
+-- those before one.
 CREATE INDEX delivery_at ON delivery.delivery USING brin (at) WITH (pages_per_range = 32, autosummarize = on);
+-- One-time codes and answers whose text has not been destroyed yet: a handful.
+CREATE INDEX delivery_private ON delivery.delivery (at) WHERE topic IN ('code', 'reply') AND body <> '';
 
 CREATE TABLE delivery.delivery_default PARTITION OF delivery.delivery DEFAULT WITH (fillfactor = 60);
 
@@ -144,6 +147,7 @@ CREATE TABLE delivery.receipt (
 	raw         text        NOT NULL,
 	PRIMARY KEY (id, received_at)
 ) PARTITION BY RANGE (received_at);
+CREATE INDEX receipt_received ON delivery.receipt USING brin (received_at) WITH (pages_per_range = 32, autosummarize = on);
 CREATE TABLE delivery.receipt_default PARTITION OF delivery.receipt DEFAULT;
 
 -- Receipts whose message is not known (yet): kept 72 hours, matched from the
@@ -213,6 +217,13 @@ CREATE TABLE delivery.quota (
 	sent    integer  NOT NULL,
 	PRIMARY KEY (day, channel, address)
 ) WITH (fillfactor = 70);
+
+-- Up to when the texts of messages have been destroyed (retention.go): one row,
+-- null before the first run.
+CREATE TABLE delivery.erasure (
+	done_until timestamptz
+);
+INSERT INTO delivery.erasure VALUES (NULL);
 
 -- +goose StatementBegin
 DO $$
