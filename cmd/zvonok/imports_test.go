@@ -20,6 +20,7 @@ var order = []string{"ledger", "templates", "access", "gateway", "ussd", "cmd"}
 var narrower = map[string][]string{
 	"ledger/money":            {},
 	"ledger/pg":               {},
+	"ledger/peer":             {},
 	"ledger/registry":         {"ledger/money", "ledger/pg"},
 	"templates/gsm":           {},
 	"templates":               {"ledger/money", "templates/gsm"},
@@ -33,7 +34,7 @@ var narrower = map[string][]string{
 	"gateway/email/emailtest": {},
 	"gateway/parent": {
 		"access", "access/door", "access/phone", "access/reader", "gateway/carrier", "gateway/delivery", "gateway/notice",
-		"gateway/push", "gateway/subscription", "ledger", "ledger/meal", "ledger/money", "ledger/pg", "templates",
+		"gateway/push", "gateway/subscription", "ledger", "ledger/meal", "ledger/money", "ledger/peer", "ledger/pg", "templates",
 	},
 }
 

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"zvonok/access"
+	"zvonok/ledger/peer"
 )
 
 // Limits of guesses and floods, per address. Behind the one address of a mobile
@@ -68,28 +68,8 @@ func newGuard(publicURL string, proxies []netip.Prefix, now func() time.Time) (*
 	return g, nil
 }
 
-// address returns where a request comes from. A proxy of ours says it in the
-// last place of X-Forwarded-For; what others say there counts for nothing.
-func (g *guard) address(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	address := peer.Addr().Unmap()
-	if !slices.ContainsFunc(g.proxies, func(p netip.Prefix) bool { return p.Contains(address) }) {
-		return address
-	}
-	all := r.Header.Values("X-Forwarded-For")
-	if len(all) == 0 {
-		return address
-	}
-	places := strings.Split(all[len(all)-1], ",")
-	forwarded, err := netip.ParseAddr(strings.TrimSpace(places[len(places)-1]))
-	if err != nil {
-		return netip.Addr{}
-	}
-	return forwarded.Unmap()
-}
+// address returns where a request comes from.
+func (g *guard) address(r *http.Request) netip.Addr { return peer.Address(r, g.proxies) }
 
 // local tells whether a browser on this machine talks to us in plain HTTP.
 func (g *guard) local(r *http.Request) bool {

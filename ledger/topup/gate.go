@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"zvonok/ledger/peer"
 )
 
 // How long what is known of partners is good for.
@@ -109,28 +111,8 @@ func newGate(proxies []netip.Prefix) *gate {
 	return g
 }
 
-// address returns where a request comes from. A proxy of ours says it in the
-// last place of X-Forwarded-For; what others say there counts for nothing.
-func (g *gate) address(r *http.Request) netip.Addr {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err != nil {
-		return netip.Addr{}
-	}
-	address := peer.Addr().Unmap()
-	if !contains(g.proxies, address) {
-		return address
-	}
-	all := r.Header.Values("X-Forwarded-For")
-	if len(all) == 0 {
-		return address
-	}
-	places := strings.Split(all[len(all)-1], ",")
-	forwarded, err := netip.ParseAddr(strings.TrimSpace(places[len(places)-1]))
-	if err != nil {
-		return netip.Addr{}
-	}
-	return forwarded.Unmap()
-}
+// address returns where a request comes from.
+func (g *gate) address(r *http.Request) netip.Addr { return peer.Address(r, g.proxies) }
 
 func contains(networks []netip.Prefix, address netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(address) })
