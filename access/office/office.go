@@ -188,6 +188,8 @@ func (o *Office) problem(ctx context.Context, err error) error {
 		return huma.Error404NotFound("There is no such excuse in this organisation.")
 	case errors.Is(err, door.ErrNoAlarm):
 		return huma.Error404NotFound("There is no such open alarm in this organisation.")
+	case errors.Is(err, reader.ErrNoDeviceAlarm):
+		return huma.Error404NotFound("There is no such open alarm of a device in this organisation.")
 	case errors.Is(err, door.ErrNotHeld):
 		return huma.Error404NotFound("There is no such batch that waits for a decision in this organisation.")
 	case errors.Is(err, reader.ErrNotQuarantined):

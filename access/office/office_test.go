@@ -490,3 +490,30 @@ func TestStaffSeeAlarmsSecondPassesAndRefusals(t *testing.T) {
 		t.Errorf("the day before: %+v", watch)
 	}
 }
+
+// Row 55 of spec/reliability.md: staff see that a device of theirs may be cloned,
+// until one of them has looked after it; another school's staff see nothing.
+func TestStaffSeeAndSettleTheAlarmsOfTheirDevices(t *testing.T) {
+	c := newTown(t)
+	c.exec(`INSERT INTO reader.device_alarm (device_id, kind, raised_at, last_at, evidence)
+		SELECT d.id, 'two_addresses', $1, $1, '192.0.2.1 and 192.0.2.2' FROM reader.device d
+		  JOIN ledger.building b ON b.id = d.building_id WHERE b.organisation_id = $2`, morning, c.orgs["s-1"])
+	c.now = morning.AddDate(0, 0, 3)
+	var watch office.Watch
+	c.want(200, "GET", "/api/v1/staff/watch", nil).into(t, &watch)
+	if len(watch.Devices) != 1 || watch.Devices[0].Kind != reader.TwoAddresses || watch.Devices[0].Evidence != "192.0.2.1 and 192.0.2.2" {
+		t.Fatalf("devices %+v", watch.Devices)
+	}
+	settle := fmt.Sprintf("/api/v1/staff/device-alarms/%d/settle", watch.Devices[0].ID)
+	var foreign office.Watch
+	c.ask("s-2", "GET", "/api/v1/staff/watch", nil).into(t, &foreign)
+	if r := c.ask("s-2", "POST", settle, nil); r.status != 404 || len(foreign.Devices) != 0 {
+		t.Errorf("another school: %d, %+v", r.status, foreign.Devices)
+	}
+	c.want(204, "POST", settle, nil)
+	c.want(404, "POST", settle, nil)
+	c.want(200, "GET", "/api/v1/staff/watch", nil).into(t, &watch)
+	if len(watch.Devices) != 0 {
+		t.Errorf("after it was settled: %+v", watch.Devices)
+	}
+}

@@ -20,6 +20,8 @@ type Watch struct {
 	Alarms     []Alarm     `json:"alarms" nullable:"false" doc:"A kindergarten child went out without a listed companion."`
 	Suspicions []Suspicion `json:"suspicions" nullable:"false" doc:"A card turned a door twice within seconds: perhaps a second child passed on it."`
 	Denials    []Denial    `json:"denials" nullable:"false" doc:"A door refused somebody; at most 500, the latest first."`
+	// Whatever the day asked for.
+	Devices []reader.RaisedAlarm `json:"devices" nullable:"false" doc:"A device's key may be stolen, or the device cloned: revoke the key and give the device a new one, then settle the alarm. All that are open, whatever the day."`
 }
 
 // Alarm is one alarm.
@@ -70,7 +72,7 @@ func (r registrar) watch() {
 	type watchBody struct{ Body Watch }
 	route(r, huma.Operation{
 		OperationID: "staff-watch", Method: http.MethodGet, Path: "/api/v1/staff/watch",
-		Summary: "What staff must look at: alarms, second passes, refused cards",
+		Summary: "What staff must look at: alarms, second passes, refused cards, devices that may be cloned",
 	}, func(ctx context.Context, v visit, input *struct {
 		Day string `query:"day" format:"date" doc:"Without it: today."`
 	},
@@ -86,6 +88,15 @@ func (r registrar) watch() {
 	},
 	) (*struct{}, error) {
 		return nil, door.Settle(ctx, r.office.Pool, v.organisation(), ledger.EventID(input.Event), v.by(), v.now)
+	})
+	route(r, huma.Operation{
+		OperationID: "staff-settle-device-alarm", Method: http.MethodPost, Path: "/api/v1/staff/device-alarms/{alarm}/settle",
+		Summary: "Note that an alarm of a device has been looked after", Errors: []int{404},
+	}, func(ctx context.Context, v visit, input *struct {
+		Alarm int64 `path:"alarm"`
+	},
+	) (*struct{}, error) {
+		return nil, reader.SettleAlarm(ctx, r.office.Pool, v.organisation(), input.Alarm, v.by(), v.now)
 	})
 	type quarantineBody struct {
 		Body struct {
@@ -171,6 +182,10 @@ func (o *Office) watch(ctx context.Context, v visit, date string) (w Watch, err 
 	if err != nil {
 		return w, err
 	}
+	devices, err := reader.OpenAlarms(ctx, o.Pool, v.organisation())
+	if err != nil {
+		return w, err
+	}
 	var ids []ledger.PersonID
 	for _, a := range alarms {
 		ids = append(ids, a.Person)
@@ -195,7 +210,7 @@ func (o *Office) watch(ctx context.Context, v visit, date string) (w Watch, err 
 		return w, err
 	}
 	name := func(p ledger.Person) string { return p.FamilyName + " " + p.GivenName }
-	w = Watch{[]Alarm{}, []Suspicion{}, []Denial{}}
+	w = Watch{[]Alarm{}, []Suspicion{}, []Denial{}, append([]reader.RaisedAlarm{}, devices...)}
 	for _, a := range alarms {
 		if p := people[a.Person]; a.At.Before(until) {
 			w.Alarms = append(w.Alarms, Alarm{a.Event, a.At, p.Code, name(p), p.Group, a.Kind, a.SettledAt, a.SettledBy})

@@ -118,6 +118,7 @@ func (in *Intake) takeQuestion(w http.ResponseWriter, r *http.Request) (Decision
 	if err != nil {
 		return Decision{}, err
 	}
+	in.see(device.ID, r)
 	leave, err := in.questions.take(device.ID, bodySize(r, maxQuestion))
 	if err != nil {
 		return Decision{}, err

@@ -49,6 +49,8 @@ type Device struct {
 	SeenAt     time.Time     `json:"seen_at,omitzero"`
 	Skew       time.Duration `json:"skew_ns,omitzero"`
 	SkewedFrom time.Time     `json:"skewed_from,omitzero"`
+	// Alarms are those that nobody has settled.
+	Alarms []RaisedAlarm `json:"alarms,omitempty"`
 }
 
 // keyPrefix lets people and secret scanners recognise a key of ours.
@@ -126,7 +128,7 @@ func AddDevice(ctx context.Context, q pg.Querier, device NewDevice, now time.Tim
 	return added, key, nil
 }
 
-// ListDevices lists all devices, revoked ones too, by id.
+// ListDevices lists all devices, revoked ones too, by id, with their open alarms.
 func ListDevices(ctx context.Context, q pg.Querier) ([]Device, error) {
 	rows, err := q.Query(ctx, `
 		SELECT d.id, d.name, d.kind, b.code, d.building_id, b.organisation_id, d.profile, d.created_at, d.revoked_at,
@@ -157,6 +159,17 @@ func ListDevices(ctx context.Context, q pg.Querier) ([]Device, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the devices: %w", err)
+	}
+	alarms, err := OpenAlarms(ctx, q, 0)
+	if err != nil {
+		return nil, err
+	}
+	of := map[DeviceID][]RaisedAlarm{}
+	for _, a := range alarms {
+		of[a.Device] = append(of[a.Device], a)
+	}
+	for i := range devices {
+		devices[i].Alarms = of[devices[i].ID]
 	}
 	return devices, nil
 }

@@ -3,6 +3,7 @@ package reader
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,7 +17,7 @@ import (
 	"zvonok/ledger/pg"
 )
 
-// Config is what an Intake works with. All fields are required.
+// Config is what an Intake works with. All fields but Proxies are required.
 type Config struct {
 	Pool     *pgxpool.Pool
 	River    *river.Client[pgx.Tx]
@@ -25,6 +26,8 @@ type Config struct {
 	Log      *slog.Logger
 	Metrics  *Metrics
 	Now      func() time.Time
+	// Proxies are ours: whom they name in X-Forwarded-For is believed. None by default.
+	Proxies []netip.Prefix
 }
 
 // Intake answers devices. It is safe for use by any number of goroutines.
@@ -35,6 +38,7 @@ type Intake struct {
 	log      *slog.Logger
 	metrics  *Metrics
 	now      func() time.Time
+	proxies  []netip.Prefix
 
 	keys      *keyring
 	gather    *pg.Gatherer[*upload, answer]
@@ -55,7 +59,7 @@ type Intake struct {
 func NewIntake(config Config) *Intake {
 	in := &Intake{
 		pool: config.Pool, recorder: config.Recorder, canteen: config.Canteen,
-		log: config.Log, metrics: config.Metrics, now: config.Now,
+		log: config.Log, metrics: config.Metrics, now: config.Now, proxies: config.Proxies,
 		keys:      newKeyring(config.Pool, config.Now),
 		bodyTime:  bodyTime,
 		large:     make(chan struct{}, parallel),

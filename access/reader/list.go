@@ -102,6 +102,7 @@ func (in *Intake) takeLists(r *http.Request) (Changes, error) {
 	if err != nil {
 		return Changes{}, err
 	}
+	in.see(device.ID, r)
 	leave, err := in.questions.take(device.ID, 0)
 	if err != nil {
 		return Changes{}, err

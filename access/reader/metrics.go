@@ -18,6 +18,7 @@ type Metrics struct {
 	underWay   *prometheus.GaugeVec     // route
 	skewed     prometheus.Counter
 	split      prometheus.Counter
+	alarms     *prometheus.CounterVec // kind
 }
 
 // Results of an event, as labels.
@@ -81,8 +82,15 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "Batches that the database refused and that were halved to find the event at fault.",
 		}),
 	}
+	m.alarms = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "zvonok_reader_device_alarms_total",
+		Help: "Alarms raised because a device's key may be stolen or the device cloned, by what showed it.",
+	}, []string{"kind"})
 	registerer.MustRegister(m.events, m.rejections, m.responses, m.batch, m.commit, m.answer, m.underWay, m.skewed,
-		m.split)
+		m.split, m.alarms)
+	for _, kind := range DeviceAlarms() {
+		m.alarms.WithLabelValues(string(kind))
+	}
 	for _, name := range eventTypes {
 		for _, result := range []string{resultAcknowledged, resultRepeated, resultRejected, resultConflict} {
 			m.events.WithLabelValues(name, result)

@@ -170,6 +170,7 @@ func (in *Intake) tryOnce(ctx context.Context, facts []*fact, results []result) 
 	if err := pgx.BeginTxFunc(ctx, in.pool, pg.PlannedOnce, func(tx pgx.Tx) error { return s.run(ctx, tx) }); err != nil {
 		return fmt.Errorf("store %d events: %w", len(facts), err)
 	}
+	in.tellAlarms(ctx, s.alarms)
 	in.metrics.batch.Observe(float64(len(facts)))
 	in.metrics.commit.Observe(in.now().Sub(began).Seconds())
 	copy(results, s.results)
@@ -190,6 +191,7 @@ type storing struct {
 	past   map[gateKey]passedBefore // numbers that were used before this batch
 	early  map[int]bool             // fresh reversals whose sale has not come
 	people []resolved               // who each fact is about
+	alarms []alarmed                // raised by conflicts
 }
 
 // run is the transaction.
@@ -210,7 +212,12 @@ func (s *storing) run(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	s.answerDuplicates()
-	return s.keepRejected(ctx, tx)
+	if err := s.keepRejected(ctx, tx); err != nil {
+		return err
+	}
+	var err error
+	s.alarms, err = raiseAlarms(ctx, tx, s.forks(), s.now)
+	return err
 }
 
 // reject notes that a fact is rejected.

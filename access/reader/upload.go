@@ -55,6 +55,7 @@ func (in *Intake) takeUpload(w http.ResponseWriter, r *http.Request) (answer, er
 	if err != nil {
 		return answer{}, err
 	}
+	in.see(device.ID, r)
 	leave, err := in.uploads.take(device.ID, bodySize(r, maxBody))
 	if err != nil {
 		return answer{}, err

@@ -440,7 +440,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		nightly(ctx, now, book.Zone, log, func(ctx context.Context) error { return closeBooks(ctx, pool, book, canteen, now(), log) })
 	})
 	intake := reader.NewIntake(reader.Config{
-		Pool: pool, River: a.jobs, Recorder: recorder, Canteen: canteen,
+		Pool: pool, River: a.jobs, Recorder: recorder, Canteen: canteen, Proxies: proxies,
 		Log: log.With("part", "reader"), Metrics: reader.NewMetrics(a.registry), Now: now,
 	})
 	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener

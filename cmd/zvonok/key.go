@@ -16,6 +16,7 @@ type keyCommands struct {
 	Add    keyAddCommand    `cmd:"" help:"Make a key for a device; the secret is printed once and stored hashed."`
 	List   keyListCommand   `cmd:"" help:"List the devices and when each was last heard."`
 	Revoke keyRevokeCommand `cmd:"" help:"Revoke a device's key; it is refused from now on."`
+	Settle keySettleCommand `cmd:"" help:"Note that an alarm of a device has been looked after."`
 	Gaps   keyGapsCommand   `cmd:"" help:"List the numbers a device has used and not sent: events still in it, or lost."`
 }
 
@@ -93,9 +94,37 @@ func (k *keyListCommand) Run(ctx context.Context, c *console) error {
 			if !device.SkewedFrom.IsZero() {
 				state += fmt.Sprintf(", clock off by %s", device.Skew.Round(time.Second))
 			}
+			for _, a := range device.Alarms {
+				state += fmt.Sprintf("; ALARM %d: %s since %s (%s)", a.ID, alarmWords[a.Kind], a.RaisedAt.Local().Format(moment), a.Evidence)
+			}
 			rows = append(rows, []any{device.ID, device.Kind, device.Building, device.Name, device.Profile, state})
 		}
 		return table(c.out, []any{"ID", "KIND", "BUILDING", "NAME", "READER", "STATE"}, rows)
+	})
+}
+
+// alarmWords say what an alarm of a device is.
+var alarmWords = map[reader.DeviceAlarm]string{
+	reader.TwoAddresses:  "heard from two addresses at once",
+	reader.ForkedNumbers: "one number with two contents",
+}
+
+type keySettleCommand struct {
+	signed
+	Alarm int64 `arg:"" help:"The alarm, as key list shows it."`
+}
+
+func (k *keySettleCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		err := reader.SettleAlarm(ctx, d.pool, 0, k.Alarm, k.actor(), time.Now())
+		if errors.Is(err, reader.ErrNoDeviceAlarm) {
+			return fmt.Errorf("alarm %d is not open (zvonok key list)", k.Alarm)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "alarm %d is settled\n", k.Alarm)
+		return err
 	})
 }
 

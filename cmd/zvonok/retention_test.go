@@ -95,13 +95,24 @@ func TestRetentionDestroysTextsAndRawBodiesAndTheActSaysHowMany(t *testing.T) {
 		VALUES (1, now() - interval '60 days', 1002, 'pass', 'sms', '79000000001', 1, 'fresh', now() - interval '60 days', 'Вход 08:15 Маша П.', 'delivered'),
 		       (2, now(), 0, 'code', 'sms', '79000000001', 1, 'never', now() - interval '1 second', 'Код 123456', 'queued')`)
 	execute(t, url, `INSERT INTO access.destroyed VALUES ('message_texts', 7)`)
+	// A clone: its conflicts are evidence while the alarm is open, and for 29 days after.
+	execute(t, url, `INSERT INTO reader.conflict (device_id, seq, body_hash, body, received_at)
+		VALUES (1, 1, '\x01', '{"card":"9A3F105C"}', now() - interval '60 days')`)
+	execute(t, url, `INSERT INTO reader.device_alarm (device_id, kind, raised_at, last_at, evidence)
+		VALUES (1, 'forked_numbers', now() - interval '60 days', now() - interval '60 days', 'seq 1')`)
+	if list := must(t, url, "key", "list"); !strings.Contains(list, "ALARM 1: one number with two contents since") {
+		t.Errorf("key list:\n%s", list)
+	}
+	if list := must(t, url, "key", "list", "--json"); !strings.Contains(list, `"kind": "forked_numbers"`) {
+		t.Errorf("key list --json:\n%s", list)
+	}
 	before := must(t, url, "explain", "Main:2", "--json")
 
 	var act access.Destruction
 	if err := json.Unmarshal([]byte(must(t, url, "retention", "run", "--json")), &act); err != nil {
 		t.Fatal(err)
 	}
-	if d := act.Destroyed; d["message_texts"] != 8 || d["secret_texts"] != 1 || d["quarantine_bodies"] != 1 {
+	if d := act.Destroyed; d["conflict_bodies"] != 0 || d["message_texts"] != 8 || d["secret_texts"] != 1 || d["quarantine_bodies"] != 1 {
 		t.Errorf("the act is %+v", act)
 	}
 	execute(t, url, `DO $$ BEGIN
@@ -115,6 +126,19 @@ func TestRetentionDestroysTextsAndRawBodiesAndTheActSaysHowMany(t *testing.T) {
 	}
 	if again := must(t, url, "retention", "run"); !strings.Contains(again, "nothing was past its time") {
 		t.Errorf("again: %s", again)
+	}
+	must(t, url, "key", "settle", "1", "--by", "director")
+	if _, _, code := zvonok(t, url, "key", "settle", "1"); code != exitFailed {
+		t.Errorf("settled twice: exit %d", code)
+	}
+	if list := must(t, url, "key", "list"); strings.Contains(list, "ALARM") {
+		t.Errorf("after it was settled:\n%s", list)
+	}
+	must(t, url, "retention", "run")
+	execute(t, url, `DO $$ BEGIN ASSERT (SELECT body IS NOT NULL FROM reader.conflict), 'evidence is gone a moment after it was settled'; END $$`)
+	execute(t, url, `UPDATE reader.device_alarm SET settled_at = now() - interval '30 days'`)
+	if again := must(t, url, "retention", "run"); !strings.Contains(again, "conflict_bodies: 1") {
+		t.Errorf("30 days after it was settled: %s", again)
 	}
 	// What nobody looked after goes as the pass would have.
 	execute(t, url, `UPDATE reader.quarantine SET received_at = now() - interval '2 years 1 day' WHERE settled_at IS NULL`)
