@@ -25,8 +25,9 @@ type Story struct {
 	Building   string         `json:"building"`
 	Seq        int64          `json:"seq"`
 	Type       string         `json:"type"`
-	State      string         `json:"state"` // acknowledged, rejected or cancelled
-	At         time.Time      `json:"at"`    // when it happened, corrected
+	State      string         `json:"state"`     // acknowledged, rejected or cancelled
+	TimeZone   string         `json:"time_zone"` // the organisation's
+	At         time.Time      `json:"at"`        // when it happened, corrected
 	ReceivedAt time.Time      `json:"received_at"`
 	// Code and Message say why it was rejected.
 	Code      Code   `json:"code,omitzero"`
@@ -44,12 +45,13 @@ var stateNames = map[gateState]string{
 // a name that several have.
 func Find(ctx context.Context, q pg.Querier, what string) (Story, error) {
 	const columns = `
-		SELECT e.event_id, e.device_id, d.name, b.code, e.seq, e.type, e.state, e.at, e.received_at,
+		SELECT e.event_id, e.device_id, d.name, b.code, e.seq, e.type, e.state, e.at, e.received_at, o.time_zone,
 		       coalesce(r.code, ''), coalesce(r.message, ''),
 		       (SELECT count(*) FROM reader.conflict c WHERE c.device_id = e.device_id AND c.seq = e.seq)
 		  FROM reader.event e
 		  JOIN reader.device d ON d.id = e.device_id
 		  JOIN ledger.building b ON b.id = d.building_id
+		  JOIN ledger.organisation o ON o.id = b.organisation_id
 		  LEFT JOIN reader.quarantine r ON r.event_id = e.event_id`
 	var (
 		rows pgx.Rows
@@ -78,7 +80,7 @@ func Find(ctx context.Context, q pg.Querier, what string) (Story, error) {
 			kind  eventType
 			state gateState
 		)
-		err := row.Scan(&s.Event, &s.Device, &s.DeviceName, &s.Building, &s.Seq, &kind, &state, &s.At, &s.ReceivedAt,
+		err := row.Scan(&s.Event, &s.Device, &s.DeviceName, &s.Building, &s.Seq, &kind, &state, &s.At, &s.ReceivedAt, &s.TimeZone,
 			&s.Code, &s.Message, &s.Conflicts)
 		s.Type, s.State = kind.String(), stateNames[state]
 		return s, err
