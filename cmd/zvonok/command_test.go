@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -136,6 +137,15 @@ func TestGenerateFillsTheDatabaseAndTheBooksAreRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
+	// What no device reported is explained by the event's id.
+	var event int64
+	if err := conn.QueryRow(t.Context(), `SELECT min(event_id) FROM ledger.posting WHERE kind = 'topup'`).Scan(&event); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, code = zvonok(t, url, "explain", "--language", "en", fmt.Sprint(event))
+	if code != exitDone || !strings.HasPrefix(stdout, fmt.Sprintf("Event %d: top-up\n", event)) {
+		t.Errorf("explain: exit %d\n%s%s", code, stdout, stderr)
+	}
 	past := func() (passes, seen, funded int) {
 		if err := conn.QueryRow(t.Context(), `
 			SELECT (SELECT count(*) FROM door.pass), (SELECT count(*) FROM door.presence WHERE day_first_in < day_last_out),

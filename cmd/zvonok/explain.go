@@ -1,16 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
 	"zvonok/access/reader"
-	"zvonok/gateway/delivery"
 	"zvonok/gateway/notice"
+	"zvonok/ledger"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 )
 
@@ -23,77 +26,79 @@ type explainCommand struct {
 // explanation is everything on record of one event. It names nobody: people are
 // ids, phones are masked, texts are left out.
 type explanation struct {
-	Event   reader.Story  `json:"event"`
+	Event   any           `json:"event"` // reader.Story, or a notice.Fact that no device reported
 	Notices []notice.Line `json:"notices"`
 }
 
 func (e *explainCommand) Run(ctx context.Context, c *console) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		story, err := reader.Find(ctx, d.pool, e.Event)
-		if errors.Is(err, reader.ErrNoEvent) {
-			return fmt.Errorf("event %s: never reported by a device; check the device and the number (zvonok key list)", e.Event)
-		}
+		language := languageOf(e.Language, os.Getenv)
+		story, fact, err := find(ctx, d.pool, e.Event)
 		if err != nil {
 			return err
 		}
-		lines, err := notice.Story(ctx, d.pool, story.Event, story.At)
+		zone, err := time.LoadLocation(cmp.Or(story.TimeZone, fact.TimeZone))
+		if err != nil {
+			return fmt.Errorf("the organisation's time zone: %w", err)
+		}
+		event, at := story.Event, story.At
+		if fact.Event != 0 {
+			event, at = fact.Event, fact.At
+		}
+		lines, err := notice.Story(ctx, d.pool, event, at, language, zone)
 		if err != nil {
 			return err
+		}
+		story.At, story.ReceivedAt, fact.At = story.At.In(zone), story.ReceivedAt.In(zone), fact.At.In(zone)
+		told := templates.Explanation{ID: int64(fact.Event), What: fact.Type, At: fact.At}
+		if fact.Event == 0 {
+			told = reported(story)
 		}
 		if e.JSON {
-			return printJSON(c.out, explanation{story, lines})
+			whole := explanation{Event: story, Notices: append([]notice.Line{}, lines...)}
+			if fact.Event != 0 {
+				whole.Event = fact
+			}
+			return printJSON(c.out, whole)
 		}
-		text := strings.Join(explained(story, lines).Lines(languageOf(e.Language, os.Getenv)), "\n")
-		_, err = fmt.Fprintln(c.out, text)
+		for _, l := range lines {
+			told.Recipients = append(told.Recipients, l.Explained())
+		}
+		_, err = fmt.Fprintln(c.out, strings.Join(told.Lines(language), "\n"))
 		return err
 	})
+}
+
+// find reads what is on record of an event: a device's report, or a fact that no
+// device reported, whose event is then not 0.
+func find(ctx context.Context, q pg.Querier, event string) (reader.Story, notice.Fact, error) {
+	story, err := reader.Find(ctx, q, event)
+	if !errors.Is(err, reader.ErrNoEvent) {
+		return story, notice.Fact{}, err
+	}
+	if id, notNumber := strconv.ParseInt(event, 10, 64); notNumber == nil {
+		fact, err := notice.FindFact(ctx, q, ledger.EventID(id))
+		if !errors.Is(err, notice.ErrNoFact) {
+			return reader.Story{}, fact, err
+		}
+	}
+	return reader.Story{}, notice.Fact{}, fmt.Errorf(
+		"event %s: never reported by a device; check the device and the number (zvonok key list)", event)
 }
 
 // moment is how tables write a time.
 const moment = "2006-01-02 15:04:05"
 
-// explained are the records as the words need them, in local time.
-func explained(s reader.Story, lines []notice.Line) templates.Explanation {
+// reported is a device's event as the words need it.
+func reported(s reader.Story) templates.Explanation {
 	e := templates.Explanation{
-		ID: int64(s.Event), What: s.Type, Number: s.Seq, Device: s.DeviceName, Building: s.Building, At: s.At.Local(),
-		ReceivedAt: s.ReceivedAt.Local(), State: s.State, Conflicts: s.Conflicts,
+		ID: int64(s.Event), What: s.Type, Number: s.Seq, Device: s.DeviceName, Building: s.Building, At: s.At,
+		ReceivedAt: s.ReceivedAt, State: s.State, Conflicts: s.Conflicts,
 	}
 	if s.Code != "" {
 		e.Rejected = fmt.Sprintf("%s: %s", s.Code, s.Message)
 	}
-	for _, l := range lines {
-		e.Recipients = append(e.Recipients, templates.ExplainedRecipient{
-			Representative: int64(l.Representative), Child: l.Child, Topic: l.Topic, Channel: l.Channel, Verdict: string(l.Verdict),
-			Message: explainedMessage(l.Delivery),
-		})
-	}
 	return e
-}
-
-func explainedMessage(t *delivery.Trail) *templates.ExplainedMessage {
-	if t == nil {
-		return nil
-	}
-	m := &templates.ExplainedMessage{
-		ID: int64(t.ID), MadeAt: t.At.Local(), Channel: t.Channel, Address: t.Address, State: string(t.State), Reason: t.Reason,
-		SettledAt: local(t.SettledAt), Expires: t.Expires.Local(), Resent: t.Resent, Siblings: len(t.Joined),
-		FellBackAt: local(t.FellBackAt), Next: explainedMessage(t.Then),
-	}
-	for _, p := range t.Parts {
-		m.Parts = append(m.Parts, templates.ExplainedPart{
-			Attempt: p.Attempt, Number: p.Number, Count: p.Count, By: p.Operator, MessageID: p.MessageID, State: p.State,
-			Error: p.Error, SubmittedAt: p.SubmittedAt.Local(), DoneAt: local(p.DoneAt),
-		})
-	}
-	return m
-}
-
-func local(t *time.Time) *time.Time {
-	if t == nil {
-		return nil
-	}
-	l := t.Local()
-	return &l
 }
 
 // languageOf is the language a command answers in: the one asked for, or that of

@@ -119,6 +119,8 @@ func NewDesk(client *river.Client[pgx.Tx], route func(phone.Number) []string) *D
 type Stored struct {
 	ID ID
 	At time.Time
+	// NoRoute says of a draft just stored that no operator takes its number, so that it failed at once.
+	NoRoute bool
 }
 
 // Enqueue stores drafts as 'queued' and inserts the jobs that send them, all in
@@ -154,6 +156,7 @@ func (d *Desk) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, drafts []D
 			routes := d.route(phone.Number(draft.Address))
 			if len(routes) == 0 {
 				state, reason = Failed, "no_route"
+				stored[i].NoRoute = true
 			} else {
 				operator = routes[0]
 				key.queue, key.operator = queueOf(draft.Channel, operator, draft.Priority), operator

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access"
 	"zvonok/access/phone"
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
@@ -16,13 +17,15 @@ import (
 // Trail is what is on record of one delivery, for explain. The address is
 // masked and the text is left out: whoever explains needs neither.
 type Trail struct {
-	ID        ID         `json:"id"`
-	At        time.Time  `json:"at"`
-	Channel   string     `json:"channel"`
-	Address   string     `json:"address"`
-	State     State      `json:"state"`
-	Reason    string     `json:"reason,omitzero"`
-	Operator  string     `json:"operator,omitzero"`
+	ID       ID        `json:"id"`
+	At       time.Time `json:"at"`
+	Channel  string    `json:"channel"`
+	Address  string    `json:"address"`
+	State    State     `json:"state"`
+	Reason   string    `json:"reason,omitzero"`
+	Operator string    `json:"operator,omitzero"`
+	// Routes are the operators it was given to, the first one as it was decided first.
+	Routes    []string   `json:"routes,omitempty"`
 	Attempt   int        `json:"attempt"`
 	Resent    bool       `json:"resent,omitzero"`
 	Expires   time.Time  `json:"expires"`
@@ -51,6 +54,25 @@ type TrailPart struct {
 	DoneAt      *time.Time `json:"done_at,omitzero"`
 }
 
+// MadeAt finds the deliveries of a topic that were made for a representative at
+// one moment, such as those of a digest.
+func MadeAt(ctx context.Context, q pg.Querier, who access.RepresentativeID, topic string, at time.Time) ([]Stored, error) {
+	rows, err := q.Query(ctx, `
+		SELECT id, at FROM delivery.delivery WHERE at = $1 AND representative_id = $2 AND topic = $3 ORDER BY id`, at, who, topic)
+	if err != nil {
+		return nil, fmt.Errorf("find the deliveries of a moment: %w", err)
+	}
+	stored, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Stored, error) {
+		var s Stored
+		err := row.Scan(&s.ID, &s.At)
+		return s, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("find the deliveries of a moment: %w", err)
+	}
+	return stored, nil
+}
+
 // Trails reads the trails of deliveries stored as given, in no particular order.
 func Trails(ctx context.Context, q pg.Querier, stored []Stored) ([]Trail, error) {
 	ids, ats := make([]int64, len(stored)), make([]time.Time, len(stored))
@@ -58,7 +80,7 @@ func Trails(ctx context.Context, q pg.Querier, stored []Stored) ([]Trail, error)
 		ids[i], ats[i] = int64(s.ID), s.At
 	}
 	rows, err := q.Query(ctx, `
-		SELECT d.id, d.at, d.channel, d.address, d.state, coalesce(d.reason, ''), coalesce(d.operator, ''), d.attempt,
+		SELECT d.id, d.at, d.channel, d.address, d.state, coalesce(d.reason, ''), coalesce(d.operator, ''), d.tried, d.attempt,
 			d.resent, d.expires_at, d.sending_at, d.settled_at, d.joined, p.taken_at, coalesce(p.next_id, 0),
 			coalesce(p.next_at, d.at)
 		FROM unnest($1::bigint[], $2::timestamptz[]) AS s (id, at)
@@ -74,7 +96,7 @@ func Trails(ctx context.Context, q pg.Querier, stored []Stored) ([]Trail, error)
 			t Trail
 			n Stored
 		)
-		err := row.Scan(&t.ID, &t.At, &t.Channel, &t.Address, &t.State, &t.Reason, &t.Operator, &t.Attempt, &t.Resent,
+		err := row.Scan(&t.ID, &t.At, &t.Channel, &t.Address, &t.State, &t.Reason, &t.Operator, &t.Routes, &t.Attempt, &t.Resent,
 			&t.Expires, &t.SendingAt, &t.SettledAt, &t.Joined, &t.FellBackAt, &n.ID, &n.At)
 		next = append(next, n)
 		t.Address = masked(t.Channel, t.Address)
@@ -126,6 +148,27 @@ func Trails(ctx context.Context, q pg.Querier, stored []Stored) ([]Trail, error)
 		}
 	}
 	return trails, nil
+}
+
+// In tells the times of a trail, and of what followed it, in a zone.
+func (t *Trail) In(zone *time.Location) {
+	if t == nil {
+		return
+	}
+	t.At, t.Expires = t.At.In(zone), t.Expires.In(zone)
+	t.SendingAt, t.SettledAt, t.FellBackAt = inZone(t.SendingAt, zone), inZone(t.SettledAt, zone), inZone(t.FellBackAt, zone)
+	for i := range t.Parts {
+		t.Parts[i].SubmittedAt, t.Parts[i].DoneAt = t.Parts[i].SubmittedAt.In(zone), inZone(t.Parts[i].DoneAt, zone)
+	}
+	t.Then.In(zone)
+}
+
+func inZone(t *time.Time, zone *time.Location) *time.Time {
+	if t == nil {
+		return nil
+	}
+	local := t.In(zone)
+	return &local
 }
 
 // masked hides whose address it is: the subscriber's digits, the mailbox's name.

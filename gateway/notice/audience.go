@@ -39,20 +39,36 @@ func listeners(ctx context.Context, tx pgx.Tx, facts []news, now time.Time) ([]*
 				continue
 			}
 			c := &candidate{news: n, listener: listener{Listener: l}}
-			switch {
-			case l.Verdict != access.Yes:
-				c.reason = Reason(l.Verdict)
-			case n.money && !l.Meals, !n.money && !l.Visits:
-				c.reason = NotConsented
-			}
+			c.admit()
 			candidates = append(candidates, c)
 			heard = true
 		}
 		if !heard {
-			candidates = append(candidates, &candidate{news: n, reason: NoListener})
+			nobody := &candidate{news: n}
+			nobody.refuse(rightStage, NoListener)
+			candidates = append(candidates, nobody)
 		}
 	}
 	return candidates, nil
+}
+
+// admit asks whether there is a consent to such news, and whether the listener
+// has the right to know.
+func (c *candidate) admit() {
+	switch l := c.listener; {
+	case l.Verdict == access.NotRepresentative: // asked before the consent, see access.rights
+		c.refuse(rightStage, NotRepresentative)
+	case l.Verdict == access.Removed || l.Verdict == access.Expired:
+		c.decided(consentStage, passed)
+		c.refuse(rightStage, Reason(l.Verdict))
+	case l.Verdict != access.Yes:
+		c.refuse(consentStage, Reason(l.Verdict))
+	case c.news.money && !l.Meals, !c.news.money && !l.Visits:
+		c.refuse(consentStage, NotConsented)
+	default:
+		c.decided(consentStage, passed)
+		c.decided(rightStage, outcome(l.Role))
+	}
 }
 
 // wishes gives each open candidate its channels: one candidate per channel
@@ -104,16 +120,23 @@ func wishes(ctx context.Context, tx pgx.Tx, candidates []*candidate) ([]*candida
 			channels = alarmChannels(c.listener)
 		}
 		if len(channels) == 0 {
-			c.reason = NotSubscribed
+			c.refuse(subscriptionStage, NotSubscribed)
 			result = append(result, c)
 			continue
+		}
+		if c.news.always {
+			c.decided(subscriptionStage, always)
+		} else {
+			c.decided(subscriptionStage, passed)
 		}
 		for _, channel := range channels {
 			one := *c
 			one.channel = channel
 			one.address = addressOf(c.listener, channel)
 			if one.address == "" {
-				one.reason = NoAddress
+				one.refuse(addressStage, NoAddress)
+			} else {
+				one.decided(addressStage, passed)
 			}
 			result = append(result, &one)
 		}
@@ -168,9 +191,11 @@ func health(ctx context.Context, tx pgx.Tx, candidates []*candidate) error {
 			}
 			switch h := state[c.address]; {
 			case h.OptedOut:
-				c.reason = OptedOut
+				c.refuse(healthStage, OptedOut)
 			case h.Suppressed:
-				c.reason = Unreachable
+				c.refuse(healthStage, Unreachable)
+			default:
+				c.decided(healthStage, passed)
 			}
 		}
 	}

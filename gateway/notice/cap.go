@@ -22,6 +22,7 @@ func (t *Teller) limit(ctx context.Context, tx pgx.Tx, messages []*message, now 
 	for _, m := range messages {
 		c := m.members[0]
 		if c.channel != subscription.SMS || m.joins != nil || c.news.always {
+			m.decided(capStage, exempt)
 			continue
 		}
 		local := now.In(c.news.zone)
@@ -47,10 +48,14 @@ func (t *Teller) limit(ctx context.Context, tx pgx.Tx, messages []*message, now 
 				// The first one over the cap is replaced by the word that the rest
 				// will be in the digest.
 				m.capped = true
+				m.decided(capStage, countOutcome(capNotice, place, t.perDay))
 			case place > t.perDay:
+				m.decided(capStage, countOutcome(refused, place, t.perDay))
 				for _, c := range m.members {
 					c.reason = Capped
 				}
+			default:
+				m.decided(capStage, countOutcome(passed, place, t.perDay))
 			}
 		}
 	}

@@ -58,6 +58,7 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 		if next == nil || taken[told{c.news, c.listener.Representative, next.channel}] {
 			continue
 		}
+		c.decided(fallbackStage, nextOutcome(next.channel))
 		if c.open() {
 			c.next = next
 			continue
@@ -65,6 +66,9 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 		taken[told{c.news, c.listener.Representative, next.channel}] = true
 		substitute := *c
 		substitute.reason, substitute.channel, substitute.address = "", next.channel, next.address
+		substitute.stages = c.upTo(addressStage)
+		substitute.decided(addressStage, passed)
+		substitute.decided(fallbackStage, insteadOutcome(c.channel))
 		substitutes = append(substitutes, &substitute)
 	}
 	fresh(substitutes, now)

@@ -66,11 +66,12 @@ type bench struct {
 	places map[string]ledger.BuildingID
 	seq    int64 // of sales
 	texts  *templates.Texts
+	routes []string // of every number
 }
 
 func setup(t testing.TB) *bench {
 	t.Helper()
-	b := &bench{t: t, pool: pgtest.New(t), now: morning, people: map[string]ledger.PersonID{}, places: map[string]ledger.BuildingID{}, texts: templates.Builtin()}
+	b := &bench{t: t, pool: pgtest.New(t), now: morning, people: map[string]ledger.PersonID{}, places: map[string]ledger.BuildingID{}, texts: templates.Builtin(), routes: []string{"box"}}
 	files := fstest.MapFS{}
 	for name, content := range registryFiles {
 		files[name] = &fstest.MapFile{Data: []byte(content)}
@@ -87,7 +88,7 @@ func setup(t testing.TB) *bench {
 		t.Fatal(err)
 	}
 	b.teller = NewTeller(Config{
-		Pool: b.pool, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return []string{"box"} }),
+		Pool: b.pool, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return b.routes }),
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
 		Now: func() time.Time { return b.now }, SMSPerDay: 3, Texts: func() *templates.Texts { return b.texts },
 		Links: func(address string) templates.Links {

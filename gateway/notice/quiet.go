@@ -7,8 +7,12 @@ import (
 // fresh refuses what is no longer news (D6).
 func fresh(candidates []*candidate, now time.Time) {
 	for _, c := range candidates {
-		if c.open() && !now.Before(c.news.expires) {
-			c.reason = Stale
+		switch {
+		case !c.open():
+		case now.Before(c.news.expires):
+			c.decided(freshnessStage, passed)
+		default:
+			c.refuse(freshnessStage, Stale)
 		}
 	}
 }
@@ -18,14 +22,22 @@ func fresh(candidates []*candidate, now time.Time) {
 func quiet(candidates []*candidate, now time.Time) {
 	for _, c := range candidates {
 		c.notAfter = c.news.expires
-		if !c.open() || c.news.quiet == nil {
+		if !c.open() {
 			continue
 		}
-		if until := c.news.quiet.until(now.In(c.news.zone)); until.After(now) {
-			c.notUntil = until
-			if life := c.news.expires.Sub(now); c.notAfter.Before(until.Add(life)) {
-				c.notAfter = until.Add(life)
-			}
+		if c.news.quiet == nil {
+			c.decided(quietStage, exempt)
+			continue
+		}
+		until := c.news.quiet.until(now.In(c.news.zone))
+		if !until.After(now) {
+			c.decided(quietStage, passed)
+			continue
+		}
+		c.decided(quietStage, untilOutcome(until))
+		c.notUntil = until
+		if life := c.news.expires.Sub(now); c.notAfter.Before(until.Add(life)) {
+			c.notAfter = until.Add(life)
 		}
 	}
 }

@@ -27,9 +27,10 @@ const (
 	Removed           = Reason(access.Removed)
 	Expired           = Reason(access.Expired)
 
-	NotSubscribed Reason = "not_subscribed" // nothing is wanted now of this topic
+	NotSubscribed Reason = "not_subscribed" // nothing is wanted now of this topic, and no digest of the child
+	InDigest      Reason = "in_digest"      // not wanted now, but in a digest
 	NoAddress     Reason = "no_address"     // wanted by e-mail or push, and there is none
-	Stale         Reason = "stale"          // no longer news; a line of the day digest
+	Stale         Reason = "stale"          // no longer news; a line of the digest, for who wants one
 	OptedOut      Reason = "opted_out"      // the phone said STOP
 	Unreachable   Reason = "unreachable"    // the address refused for good
 	Capped        Reason = "capped"         // over the day's number of messages; a line of the day digest
@@ -41,6 +42,6 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		Told, NoListener, NotConsented, NoConsent, ConsentExpired, ConsentWithdrawn, NotRepresentative, Removed, Expired,
-		NotSubscribed, NoAddress, Stale, OptedOut, Unreachable, Capped, Nothing,
+		NotSubscribed, InDigest, NoAddress, Stale, OptedOut, Unreachable, Capped, Nothing,
 	}
 }

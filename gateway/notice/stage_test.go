@@ -11,7 +11,6 @@ import (
 	"zvonok/access/door"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/subscription"
-	"zvonok/ledger"
 )
 
 // order sets a phone's order of channels, SMS first.
@@ -39,6 +38,9 @@ var prepare = map[Reason]struct {
 	Removed:           {"masha", "79000000003", `UPDATE access.guardian SET revoked_at = '2026-11-01' WHERE role = 'trusted'`},
 	Expired:           {"masha", "79000000003", `UPDATE access.guardian SET until = '2026-11-01' WHERE role = 'trusted'`},
 	NotSubscribed:     {"vera", "79000000005", ``},
+	InDigest: {"vera", "79000000005", `INSERT INTO subscription.subscription (child_id, topic, mode, representative_id, channel)
+		SELECT p.id, 'hot', m.mode, r.id, 'sms' FROM ledger.person p, access.representative r, unnest('{day,week}'::text[]) m (mode)
+		WHERE p.code = 'vera' AND r.phone = '79000000005'`},
 	NoAddress: {"vera", "79000000005", `INSERT INTO subscription.subscription (child_id, topic, mode, representative_id, channel)
 		SELECT p.id, 'pass', 'now', r.id, 'email' FROM ledger.person p, access.representative r
 		WHERE p.code = 'vera' AND r.phone = '79000000005'`},
@@ -74,13 +76,7 @@ func TestEachReasonIsLeftByItsStage(t *testing.T) {
 			if !found {
 				t.Errorf("verdicts are %q, want %s of %s", b.verdicts(), reason, world.phone)
 			}
-			if words := reason.words(); words == "" || words == string(reason) {
-				t.Error("the reason has no words for explain")
-			}
-			refused := slices.ContainsFunc(reason.stages(), func(s Stage) bool { return s.Verdict == "refused" })
-			if refused == (reason == Told) {
-				t.Errorf("the stages said %v", reason.stages())
-			}
+			b.explained("reason-"+string(reason), job.EventIDs[0], job.From)
 		})
 	}
 }
@@ -127,13 +123,7 @@ func TestASiblingJoinsTheMessageThatStillWaits(t *testing.T) {
 	if !slices.Contains(b.sent(), "sms 79000000001 Вход 08:15 Петя П., Маша П.") {
 		t.Errorf("messages:\n%s\nwant one of both", strings.Join(b.sent(), "\n"))
 	}
-	lines, err := Story(t.Context(), b.pool, ledger.EventID(second.EventIDs[0]), second.From)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if i := slices.IndexFunc(lines, func(l Line) bool { return l.Delivery != nil && len(l.Delivery.Joined) == 1 }); i < 0 || lines[i].Verdict != Told {
-		t.Errorf("the story does not say that the news has joined: %+v", lines)
-	}
+	b.explained("sibling-joins", second.EventIDs[0], second.From)
 	// The same child once more is news of its own.
 	b.now = morning.Add(2 * time.Minute)
 	b.tell(b.pass("b1", b.now, "petya"))
@@ -159,7 +149,9 @@ func TestAPhoneOfSeveralChildrenWaitsForSiblingsWhereTheSchoolHasSetIt(t *testin
 	t.Parallel()
 	b := setup(t)
 	b.exec(`UPDATE ledger.organisation SET merge_wait = '60 seconds'`)
-	b.tell(b.pass("b1", morning, "masha"))
+	job := b.pass("b1", morning, "masha")
+	b.tell(job)
+	b.explained("sibling-awaited", job.EventIDs[0], job.From)
 	rows, err := b.pool.Query(t.Context(), `
 		SELECT d.address || ' ' || extract(epoch FROM j.scheduled_at - $1)::int
 		FROM river.river_job AS j JOIN delivery.delivery AS d ON j.args->'ids' @> to_jsonb(d.id)
@@ -189,8 +181,10 @@ func TestTheNextChannelTakesOverFromAPhoneThatTakesNothing(t *testing.T) {
 	if err := delivery.OptOut(t.Context(), b.pool, subscription.SMS, "79000000001", "refused bulk SMS", morning); err != nil {
 		t.Fatal(err)
 	}
-	b.tell(b.pass("b1", morning, "petya"))
+	job := b.pass("b1", morning, "petya")
+	b.tell(job)
 	expect(t, "messages", b.sent(), "email mother@example.org Вход 08:15: Петя")
+	b.explained("fallback-at-once", job.EventIDs[0], job.From)
 	expect(t, "verdicts", b.verdicts(), "petya 79000000001 email told", "petya 79000000001 sms opted_out")
 }
 

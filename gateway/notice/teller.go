@@ -85,6 +85,7 @@ type candidate struct {
 	channel  subscription.Channel // "" while no wish is known
 	address  string
 	reason   Reason // "" while no stage said no
+	stages   string // what the stages have decided so far (see decided)
 	notAfter time.Time
 	notUntil time.Time // quiet hours
 	next     *step     // where the message goes when this channel fails
@@ -238,7 +239,11 @@ func (t *Teller) tell(ctx context.Context, tx pgx.Tx, facts []news) error {
 	if err := linger(ctx, tx, messages, now); err != nil {
 		return err
 	}
+	noteMerging(messages)
 	if err := t.limit(ctx, tx, messages, now); err != nil {
+		return err
+	}
+	if err := digested(ctx, tx, candidates); err != nil {
 		return err
 	}
 	stored, err := t.desk.Enqueue(ctx, tx, now, t.render(messages))

@@ -67,8 +67,8 @@ func TestNoRouteReadsHistoryFromEndToEnd(t *testing.T) {
 		`INSERT INTO delivery.delivery (id, at, event_id, representative_id, topic, channel, address, priority, again, expires_at, body)
 		 SELECT 9000000 + n, timestamptz '2026-11-23 10:00' - n * interval '1 minute', 1000000 + n, 100 + n % 2000, 'pass', 'sms',
 		        79100000000 + n % 2000, 1, 'fresh', '2026-11-23', 'x' FROM generate_series(1, $1) n`,
-		`INSERT INTO notice.notice (event_id, event_at, child_id, representative_id, topic, channel, verdict, decided_at)
-		 SELECT 1000000 + n, timestamptz '2026-11-23 10:00' - n * interval '1 minute', 1 + n % 2000, 100 + n % 2000, 'pass', 'sms', 'told', '2026-11-23'
+		`INSERT INTO notice.notice (event_id, event_at, child_id, representative_id, topic, channel, verdict, stages, decided_at)
+		 SELECT 1000000 + n, timestamptz '2026-11-23 10:00' - n * interval '1 minute', 1 + n % 2000, 100 + n % 2000, 'pass', 'sms', 'told', '', '2026-11-23'
 		   FROM generate_series(1, $1) n`,
 		`INSERT INTO delivery.delivery (id, at, event_id, representative_id, topic, channel, address, priority, again, expires_at, body)
 		 SELECT 8000000 + n, timestamptz '2026-11-23 10:00' - n * interval '1 hour', 0, r.id, 'digest', 'sms',

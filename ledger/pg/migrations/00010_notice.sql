@@ -16,6 +16,8 @@ CREATE TABLE notice.notice (
 	channel           text        NOT NULL,
 	-- 'told', or the stage's reason (notice.Reason).
 	verdict           text        NOT NULL,
+	-- What each stage has decided, in order, some 30 characters (notice/stage.go).
+	stages            text        NOT NULL,
 	delivery_id       bigint,
 	delivery_at       timestamptz,
 	decided_at        timestamptz NOT NULL,
