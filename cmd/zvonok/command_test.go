@@ -139,11 +139,11 @@ func TestGenerateFillsTheDatabaseAndTheBooksAreRight(t *testing.T) {
 	defer conn.Close(t.Context())
 	// What no device reported is explained by the event's id.
 	var event int64
-	if err := conn.QueryRow(t.Context(), `SELECT min(event_id) FROM ledger.posting WHERE kind = 'topup'`).Scan(&event); err != nil {
+	if err := conn.QueryRow(t.Context(), `SELECT min(event_id) FROM ledger.posting WHERE kind = 'correction'`).Scan(&event); err != nil {
 		t.Fatal(err)
 	}
 	stdout, stderr, code = zvonok(t, url, "explain", "--language", "en", fmt.Sprint(event))
-	if code != exitDone || !strings.HasPrefix(stdout, fmt.Sprintf("Event %d: top-up\n", event)) {
+	if code != exitDone || !strings.HasPrefix(stdout, fmt.Sprintf("Event %d: movement of an account\n", event)) {
 		t.Errorf("explain: exit %d\n%s%s", code, stdout, stderr)
 	}
 	past := func() (passes, seen, funded int) {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,7 +59,7 @@ func record(ctx context.Context, tx pgx.Tx, candidates []*candidate, messages []
 			}
 		}
 		verdicts = append(verdicts, string(verdict))
-		stages = append(stages, c.stages)
+		stages = append(stages, strings.TrimSuffix(c.stages, " "))
 		deliveries = append(deliveries, id)
 		deliveryAts = append(deliveryAts, at)
 	}

@@ -80,10 +80,7 @@ const (
 
 // decided notes what a stage has decided of a candidate.
 func (c *candidate) decided(stage stageCode, o outcome) {
-	if c.stages != "" {
-		c.stages += " "
-	}
-	c.stages += string(stage) + string(o)
+	c.stages = c.stages + string(stage) + string(o) + " "
 }
 
 // refuse notes that a stage said no, and why.
@@ -95,7 +92,7 @@ func (c *candidate) refuse(stage stageCode, why Reason) {
 // upTo is what was decided before a stage.
 func (c *candidate) upTo(stage stageCode) string {
 	before, _, _ := strings.Cut(" "+c.stages, " "+string(stage))
-	return strings.TrimPrefix(before, " ")
+	return strings.TrimPrefix(before, " ") + " "
 }
 
 // decided notes what a stage has decided of all that a message tells.
