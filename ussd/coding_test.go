@@ -1,6 +1,8 @@
 package ussd
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"zvonok/access/phone"
@@ -8,60 +10,104 @@ import (
 	"zvonok/gateway/smpp"
 	"zvonok/gateway/smpp/smpptest"
 	"zvonok/templates"
+	"zvonok/templates/gsm"
 )
 
-// ussd.md 1.2 and 5: raw data coding schemes leak through gateways, and phones answer UCS-2 menus in 7-bit. All of it
-// is the key 1, from short_message or message_payload, by either command.
-func TestAKeyIsAKeyInEveryCoding(t *testing.T) {
+// ussd.md 1.2 and 5: raw data coding schemes leak through gateways, and phones answer UCS-2 menus in 7-bit. Whatever the
+// coding, the command, the field of the text and who has bound: what was dialled and what was pressed is understood.
+func TestEveryCodingIsUnderstoodByEveryCommandFromEitherField(t *testing.T) {
 	t.Parallel()
-	smsc, address := listen(t, smpptest.OperatorConfig{})
-	operator := account
-	operator.Mode, operator.Address = carrier.Client, address
-	s := serve(t, "plain-its", operator, balance)
-	<-s.bound
-	caller := &handset{t: t, operator: smsc.Operator, profile: gateways(t)["plain-its"], number: "79000000001"}
-	for _, test := range []struct {
-		what    string
-		coding  byte
-		octets  string
+	type way struct {
+		command smpp.CommandID
 		payload bool
-	}{
-		{"SMSC default", 0x00, "1", false},
-		{"ASCII", 0x01, "1", false},
-		{"Latin-1", 0x03, "1#", false},
-		{"GSM-7, language unspecified", 0x0F, "1", false},
-		{"German, as a radio coding scheme", 0x02, "1", false},
-		{"eight-bit", 0x44, "1", false},
-		{"UCS-2", 0x08, "\x001", false},
-		{"UCS-2, as a radio coding scheme", 0x48, "\x001", false},
-		{"UCS-2 behind its language", 0x11, "\x65\x3a\x001", false},
-		{"UCS-2 that is GSM-7 in truth", 0x08, "1", false},
-		{"UCS-2 that is GSM-7 in truth, of even length", 0x48, "1#", false},
-		{"full-width in UCS-2", 0x08, "\xff\x11", false},
-		{"padded with CR", 0x00, "1\r", false},
-		{"padded with NUL, which GSM-7 reads as @", 0x00, "1\x00\x00", false},
-		{"in message_payload", 0x00, "1", true},
-		{"UCS-2 in message_payload", 0x08, "\x001", true},
-	} {
-		screen := caller.dial("*377*888#")
-		m := &smpp.Message{
-			Command: smpp.CmdDeliverSM, ServiceType: "USSD", Source: smpp.Address{TON: 1, NPI: 1, Addr: caller.number},
-			Destination: screen.Message.Source, DataCoding: test.coding, ShortMessage: []byte(test.octets),
-			TLVs: smpp.USSD(opUSSRConfirm, screen.Message.TLVs[1:]...),
+	}
+	clientWays := []way{{smpp.CmdDeliverSM, false}, {smpp.CmdDeliverSM, true}, {smpp.CmdDataSM, true}}
+	serverWays := []way{{smpp.CmdSubmitSM, false}, {smpp.CmdSubmitSM, true}, {smpp.CmdDataSM, true}}
+	understood := func(t *testing.T, s *service, operator *smpptest.Operator, w way) {
+		caller := &handset{t: t, operator: operator, profile: gateways(t)["plain-its"], number: "79000000001"}
+		if w.command == smpp.CmdDataSM {
+			caller.profile = gateways(t)["data-sm"]
 		}
-		if test.payload {
-			m.TLVs = append(m.TLVs, smpp.TLV{Tag: smpp.TagMessagePayload, Value: m.ShortMessage})
-			m.ShortMessage = nil
+		send := func(op, coding byte, octets string) smpptest.Screen {
+			screen := caller.dial("*377*888#")
+			m := &smpp.Message{
+				Command: w.command, ServiceType: "USSD", Source: smpp.Address{TON: 1, NPI: 1, Addr: caller.number},
+				Destination: screen.Message.Source, DataCoding: coding, ShortMessage: []byte(octets),
+				TLVs: smpp.USSD(op, screen.Message.TLVs[1:2]...),
+			}
+			if w.payload {
+				m.TLVs = append(m.TLVs, smpp.TLV{Tag: smpp.TagMessagePayload, Value: m.ShortMessage})
+				m.ShortMessage = nil
+			}
+			if status, err := operator.Send(caller.context(), m); err != nil || status != smpp.StatusOK {
+				t.Fatalf("op %d in %#x: %v, %v", op, coding, status, err)
+			}
+			s.forgive()
+			return caller.screen()
 		}
-		if status, err := smsc.Send(caller.context(), m); err != nil || status != smpp.StatusOK {
-			t.Fatalf("%s: %v, %v", test.what, status, err)
+		for _, test := range []struct {
+			what   string
+			coding byte
+			octets func(text string) string
+		}{
+			{"SMSC default", 0x00, gsm7},
+			{"ASCII", 0x01, gsm7},
+			{"German, as a radio coding scheme", 0x02, gsm7},
+			{"Latin-1", 0x03, gsm7},
+			{"GSM-7, language unspecified", 0x0F, gsm7},
+			{"Russian in GSM-7, as a radio coding scheme", 0x23, gsm7},
+			{"eight-bit", 0x44, gsm7},
+			{"UCS-2", 0x08, ucs2},
+			{"UCS-2, as a radio coding scheme", 0x48, ucs2},
+			{"UCS-2 behind its language", 0x11, func(text string) string { return "\x65\x3a" + ucs2(text) }},
+			{"UCS-2 that is GSM-7 in truth", 0x08, gsm7},
+			{"UCS-2 that is GSM-7 in truth, as a radio coding scheme", 0x48, gsm7},
+			{"UCS-2 behind its language that is GSM-7 in truth", 0x11, gsm7},
+			{"full-width in UCS-2", 0x08, func(text string) string {
+				return ucs2(strings.Map(func(r rune) rune { return r + '\uFF01' - '!' }, text))
+			}},
+			{"padded with CR", 0x00, func(text string) string { return text + "\r" }},
+			{"padded with NUL, which GSM-7 reads as @", 0x00, func(text string) string { return text + "\x00\x00" }},
+		} {
+			for what, got := range map[string]smpptest.Screen{
+				"a dial":              send(opPSSR, test.coding, test.octets("*377*888*1#")),
+				"a dial without hash": send(opPSSR, test.coding, test.octets("*377*888*1")), // of even length
+				"a key":               send(opUSSRConfirm, test.coding, test.octets("1")),
+				"a key and a hash":    send(opUSSRConfirm, test.coding, test.octets("1#")),
+				"a dial as an answer": send(opUSSRConfirm, test.coding, test.octets("*377*888*1#")),
+				"a key between signs": send(opUSSRConfirm, test.coding, test.octets("*1#")),
+			} {
+				if got.Text != balanceRU || !got.End {
+					t.Errorf("%s in %s: shown %q", what, test.what, got.Text)
+				}
+			}
 		}
-		if got := caller.screen(); got.Text != balanceRU || !got.End {
-			t.Errorf("%s: shown %q", test.what, got.Text)
-		}
-		s.forgive()
+	}
+	for _, w := range clientWays {
+		t.Run(fmt.Sprintf("%s, in message_payload %v, we bind", w.command, w.payload), func(t *testing.T) {
+			t.Parallel()
+			smsc, address := listen(t, smpptest.OperatorConfig{})
+			operator := account
+			operator.Mode, operator.Address = carrier.Client, address
+			s := serve(t, "plain-its", operator, balance)
+			<-s.bound
+			understood(t, s, smsc.Operator, w)
+		})
+	}
+	for _, w := range serverWays {
+		t.Run(fmt.Sprintf("%s, in message_payload %v, the gateway binds", w.command, w.payload), func(t *testing.T) {
+			t.Parallel()
+			operator := account
+			operator.Mode, operator.Rate = carrier.Server, 5000 // of what may come in, too
+			s := serve(t, "plain-its", operator, balance)
+			understood(t, s, bindTo(t, s, smpptest.OperatorConfig{}).Operator, w)
+		})
 	}
 }
+
+func gsm7(text string) string { return text }
+
+func ucs2(text string) string { return string(gsm.EncodeUCS2(text)) }
 
 // forgive lets phones dial again that have dialled too often.
 func (s *service) forgive() {

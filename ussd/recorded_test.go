@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/smpp"
@@ -64,7 +63,7 @@ func TestTheRecordedDialoguesAreHeldOctetForOctet(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			if err := smpptest.Replay(ctx, conn, recorded, smpptest.Outward, false); err != nil {
 				t.Error(err)
@@ -102,7 +101,7 @@ func record(
 	phone.dial("*377*888#")
 	phone.press("1")
 	s.close()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), farewell)
 	defer cancel()
 	if err := smsc.Close(ctx); err != nil {
 		t.Fatal(err)
