@@ -32,12 +32,12 @@ const (
 // received is a request of an operator that waits for its answer.
 type received struct {
 	in *smpp.Inbound
-	id string // given to a submit_sm or data_sm, by which it can be asked for with query_sm; empty for a deliver_sm
+	id string // given to what comes to our server, by which it can be asked for with query_sm; empty for the others
 }
 
 func (o *operator) received(in *smpp.Inbound) received {
 	r := received{in: in}
-	if in.Header.Command != smpp.CmdDeliverSM {
+	if in.Session().Binding().Side == smpp.SideSMSC && in.Header.Command != smpp.CmdDeliverSM {
 		r.id = o.ids.issue(o.x.now())
 	}
 	return r
@@ -52,8 +52,7 @@ func (r received) refuse(s smpp.Status) { _ = r.in.Answer(s, "") }
 // for a dialogue is meaningless (ussd.md section 1), and there are gateways that write 3 into every PDU.
 func (o *operator) owed(r received, m *smpp.Message, ussd bool) (Owed, bool) {
 	asked := m.RegisteredDelivery & receiptBits
-	ours := r.in.Session().Binding().Side == smpp.SideSMSC && m.Command != smpp.CmdDeliverSM
-	if !ours || asked == 0 || asked == receiptOnFailure || ussd && asked != receiptAnyway {
+	if r.id == "" || asked == 0 || asked == receiptOnFailure || ussd && asked != receiptAnyway {
 		return Owed{}, false
 	}
 	return Owed{
