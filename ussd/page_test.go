@@ -74,7 +74,18 @@ func TestAScreenIsCutIntoPages(t *testing.T) {
 			},
 		},
 		{
-			what: "with fewer choices, and in the end the key to the menu alone, when the answer is long",
+			what: "with the key to the menu alone when the answer is longer still",
+			screen: Screen{
+				Style: russian, Lines: []string{"Александрина-Виктория К. -1143,50 р", "Выход 21.11 14:05"}, Bar: bar, Lead: 3,
+			},
+			top: true,
+			want: []string{
+				"Александрина-Виктория К. -1143,50 р\nВыход 21.11 14:05\n9 Меню 0 Выход",
+				"1 Питание\n2 Визиты\n3 SMS\n4 История\n5 Пополнить\n6 Язык\n7 Доступ\n0 Назад",
+			},
+		},
+		{
+			what: "with fewer choices when the answer is long",
 			screen: Screen{
 				Style: russian, Lines: []string{"Александрина К. -1143,50 р", "Выход 21.11 14:05"}, Bar: bar, Lead: 3,
 			},

@@ -467,6 +467,38 @@ func TestAPhoneThatDialsTooOftenIsToldOnce(t *testing.T) {
 	})
 }
 
+// ussd.md 6: Russian for +7, English for the rest of the world, Latin letters where the link carries no others.
+func TestTheEnginesOwnWordsAreInTheLanguageOfThePhonesCountry(t *testing.T) {
+	with(t, func(c *Config) { c.Links[1].Latin = true }, func(r *rig) {
+		for _, test := range []struct {
+			link                    string
+			number                  phone.Number
+			expired, later, tooMany string
+		}{
+			{"mts", "79000000001", expiredPage, laterPage, tooManyPage},
+			{
+				"mts", "447700900001", "The session has expired. Please dial *377*888#\n.",
+				"The service is busy. Please try again later.\n.", "Too many requests. Please try again in a minute.\n.",
+			},
+			{
+				"beeline", "79000000001", "Seans istyok, naberite *377*888#\n.",
+				"Servis zanyat. Poprobuyte pozzhe.\n.", "Slishkom mnogo zaprosov. Poprobuyte cherez minutu.\n.",
+			},
+		} {
+			p := r.phone(test.number)
+			p.link = test.link
+			expect(t, "a key without a dialogue", p.key("1"), test.expired)
+			expect(t, "a menu that fails before it has shown anything", p.dial("*377*888*3#"), test.later)
+			for range burst - 2 {
+				p.id++
+				p.dial("*377*888#")
+			}
+			p.id++
+			expect(t, "a dial too many", p.dial("*377*888#"), test.tooMany)
+		}
+	})
+}
+
 func TestAProfileMayCloseEveryDialTooMany(t *testing.T) {
 	with(t, func(c *Config) { c.Links[0].Profile.FloodCloses = true }, func(r *rig) {
 		p := r.phone(masha)
