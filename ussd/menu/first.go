@@ -121,9 +121,12 @@ func (v *visitor) oneLine(ctx context.Context, children []access.Child, balance 
 	screen := ussd.Screen{End: true}
 	what := "visit"
 	for _, c := range summaries {
-		if balance {
+		switch {
+		case balance && c.Balance == nil: // which is said rather than nothing
+			screen.Lines = append(screen.Lines, templates.USSDTopUp{Child: c.Child}.Lines(v.style)...)
+		case balance:
 			screen.Lines = append(screen.Lines, c.BalanceLine(v.style))
-		} else {
+		default:
 			screen.Lines = append(screen.Lines, c.PassLine(v.style))
 		}
 	}

@@ -9,8 +9,8 @@
 // The promises:
 //
 //   - An unknown phone, a phone whose consents are withdrawn and a trusted person who was removed cost the same
-//     questions and read the same text, in a language that does not depend on what we know of them. So does a phone
-//     that the operator has declared dead and that lives again, until its owner is confirmed.
+//     questions and read the same text, in a language that does not depend on what we know of them. A phone that the
+//     operator has declared dead and that lives again reads it too until its owner is confirmed, two rows later.
 //   - Every view of a child's data is written to the access log. The answer does not wait for it: the log is written
 //     in batches a moment later, and screens are refused when it cannot be written for long.
 //   - What a consent does not cover, visits or money, is neither read nor shown.

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,9 +20,14 @@ import (
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/smpp"
 	"zvonok/gateway/subscription"
+	"zvonok/ledger/meal"
+	"zvonok/templates"
 	"zvonok/templates/gsm"
 	"zvonok/ussd"
 )
+
+// patience bounds every wait of a test; nothing that works comes near it, however busy the machine is.
+const patience = time.Minute
 
 var update = flag.Bool("update", false, "write the screens of testdata/*.play anew")
 
@@ -66,6 +72,64 @@ func TestPlays(t *testing.T) {
 	}
 }
 
+// Issue 4, item 6: a conversation for every screen in both languages. Whoever adds a text adds a play that shows it.
+func TestThePlaysShowEveryScreenInBothLanguages(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/*.play")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var screens strings.Builder // as phones show them, without what breaks their lines
+	for _, file := range files {
+		script, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(script)) {
+			if said, ok := strings.CutPrefix(line, "| "); ok {
+				fmt.Fprintln(&screens, strings.TrimSpace(said))
+			}
+		}
+	}
+	for _, language := range []templates.Language{templates.RU, templates.EN} {
+		s := templates.Style{Language: language}
+		frame, words, languages := templates.NewUSSDFrame(s), templates.NewUSSDMenu(s), templates.NewUSSDLanguages(s)
+		texts := []string{
+			frame.More, frame.Back, frame.Exit, frame.Hint, frame.Bye,
+			"1 " + words.Meals, "2 " + words.Visits, "3 " + words.SMS, "4 " + words.History, "5 " + words.TopUp,
+			"6 " + words.Language, "7 " + words.Access,
+			languages.Title, "1 " + languages.Russian, "2 " + languages.English, "3 " + languages.Latin,
+			"1 " + templates.USSDSMS{On: true}.Switch(s), "1 " + templates.USSDSMS{}.Switch(s),
+		}
+		pass := func(in bool) string { // "Маша П. вход 08:15" without the time
+			line := templates.USSDChild{Pass: &templates.USSDPass{At: now, In: in}, Now: now}.PassLine(s)
+			return line[:strings.LastIndexByte(line, ' ')]
+		}
+		lines := [][]string{
+			strings.Split(templates.Unknown{}.USSD(s), "\n"),
+			{pass(true), pass(false), templates.USSDChild{Pass: &templates.USSDPass{}}.PassLine(s)},
+			templates.USSDMeals{Days: []templates.USSDMealDay{{Date: now}}, Now: now}.Lines(s),
+			templates.USSDVisits{Days: []templates.USSDVisitDay{{Date: now}}}.Lines(s),
+			templates.USSDSMS{On: true}.Lines(s), templates.USSDSMS{}.Lines(s),
+			templates.USSDHistory{}.Lines(s)[1:],
+			templates.USSDTopUp{}.Lines(s), templates.USSDTopUp{Account: "12000014", Payee: "916"}.Lines(s),
+			templates.USSDCircle{}.Lines(s),
+			templates.USSDCircle{People: []templates.USSDPerson{{Legal: true}, {}}}.Lines(s),
+			templates.USSDSent{Sent: true}.Lines(s), templates.USSDSent{}.Lines(s),
+		}
+		for _, kind := range []string{"topup", "buffet", "hot"} {
+			h := templates.USSDHistory{Movements: []templates.USSDMovement{{Kind: kind}}}.Lines(s)[1]
+			texts = append(texts, h[strings.LastIndexByte(h, ' '):])
+		}
+		for _, text := range append(texts, slices.Concat(lines...)...) {
+			text = strings.Trim(strings.TrimPrefix(text, templates.Name{}.Short(s)), " :") // whoever's it is
+			if !strings.Contains(screens.String(), text) {
+				t.Errorf("no play shows %q in %s", text, language)
+			}
+		}
+	}
+}
+
 func compare(t *testing.T, file, want, got string) {
 	wanted, gotten := strings.Split(want, "\n"), strings.Split(got, "\n")
 	for i := range max(len(wanted), len(gotten)) {
@@ -99,7 +163,7 @@ func newStage(t *testing.T) *stage {
 			s.replies <- r
 			return nil
 		},
-		Now: func() time.Time { return now },
+		Now: func() time.Time { return now }, Deadline: patience,
 		Log: slog.New(slog.DiscardHandler), Metrics: ussd.NewMetrics(prometheus.NewPedanticRegistry()),
 	})
 	s.must(err)
@@ -135,6 +199,16 @@ func (s *stage) directions() map[string]func() {
 		"the mother signs a new form": func() {
 			s.exec(`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)
 				VALUES ($1, $2, true, true, 'Z-2', $3::timestamptz::date, $3)`, s.people["Маша"], s.phones["79000000001"], now)
+		},
+		"the mother has had ten answers by SMS today": func() {
+			for range smsPerDay {
+				s.menu.asked.take(mother, now)
+			}
+		},
+		"five more sales": func() {
+			for n := range 5 {
+				s.sell("Маша", meal.Buffet, "", 1_00, clock(0, 11, n), meal.Item{Code: "b1", Name: "Чай", Quantity: 1, Price: 1_00})
+			}
 		},
 		"the SMS that were sent": func() {},
 	}
@@ -215,7 +289,7 @@ func (s *stage) ask(op byte, text string) carrier.Reply {
 	select {
 	case r := <-s.replies:
 		return r
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		s.Fatalf("no answer to %q", text)
 		return carrier.Reply{}
 	}

@@ -126,13 +126,21 @@ func (w *world) events(n int) []ledger.EventID {
 	return ids
 }
 
-// child adds a pupil with a wallet.
-func (w *world) child(given, family string) {
+// pupil adds a pupil.
+func (w *world) pupil(given, family string) ledger.PersonID {
 	w.Helper()
 	w.serial++
 	id := one[ledger.PersonID](w, `
 		INSERT INTO ledger.person (code, organisation_id, kind, family_name, given_name, benefit)
 		VALUES ($1, $2, 'pupil', $3, $4, 'breakfast') RETURNING id`, fmt.Sprintf("p-%d", w.serial), w.school, family, given)
+	w.people[given] = id
+	return id
+}
+
+// child adds a pupil with a wallet.
+func (w *world) child(given, family string) {
+	w.Helper()
+	id := w.pupil(given, family)
 	number, err := ledger.NewAccountNumber("12", w.serial)
 	w.must(err)
 	w.inTx(func(tx pgx.Tx) error {
@@ -140,7 +148,7 @@ func (w *world) child(given, family string) {
 	})
 	balances, err := ledger.Balances(w.Context(), w.pool, []ledger.PersonID{id})
 	w.must(err)
-	w.people[given], w.wallets[given] = id, balances[id].Account
+	w.wallets[given] = balances[id].Account
 }
 
 // guardian adds somebody with a phone and a role, "legal" or "trusted", for children; a legal one consents.
@@ -222,6 +230,7 @@ const (
 	stranger  = phone.Number("79000000009")
 	grandma   = phone.Number("79000000010") // of Alexandrina, who has a long name and a debt
 	newcomer  = phone.Number("79000000011") // of Ira, of whom nothing is known yet
+	unbanked  = phone.Number("79000000012") // of Tim, who has no account
 )
 
 // newSchool is the world of the plays.
@@ -246,6 +255,8 @@ func newSchool(tb testing.TB) *world {
 	w.guardian(nanny, "Вера", "Котова", "ru", "trusted", "Маша")
 	w.guardian(grandma, "Зинаида", "Котова", "ru", "legal", "Александрина")
 	w.guardian(newcomer, "Яна", "Орлова", "ru", "legal", "Ира")
+	w.pupil("Тим", "Орлов")
+	w.guardian(unbanked, "Ян", "Орлов", "ru", "legal", "Тим")
 
 	w.exec(`INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
 		SELECT $1, d, m, dish, 0 FROM unnest(ARRAY['2025-05-15'::date, '2025-05-14'::date]) d,
