@@ -42,7 +42,7 @@ type commands struct {
 	Application applicationCommands `cmd:"" help:"Applications for informing, as schools key them in."`
 	Partner     partnerCommands     `cmd:"" help:"Banks and terminals that take top-ups."`
 	Operators   operatorsCommand    `cmd:"" help:"A live table of the mobile operators and what limits each now."`
-	Operator    operatorCommands    `cmd:"" help:"Checks of one mobile operator."`
+	Operator    operatorCommands    `cmd:"" help:"Work on one mobile operator: certify it, replay what it failed, import ported numbers."`
 	Explain     explainCommand      `cmd:"" help:"Everything that happened to one event: recorded, who may know, what was sent, or why nobody was told."`
 	Ledger      ledgerCommands      `cmd:"" help:"The books."`
 	Report      reportCommands      `cmd:"" help:"Reports for providers and accountants, as a table, CSV, a spreadsheet or JSON."`

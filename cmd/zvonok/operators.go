@@ -145,6 +145,7 @@ func printOperators(w io.Writer, lines []operatorLine) error {
 
 type operatorCommands struct {
 	Ported operatorPortedCommand `cmd:"" help:"Import the table of numbers that moved from one operator to another, so that they are sent by the right one."`
+	Replay operatorReplayCommand `cmd:"" help:"Put what failed for an operator, or what nobody works on, to its route again: each message once, none that may have arrived."`
 	Check  operatorCheckCommand  `cmd:"" help:"Certify one operator's link: bind, each encoding, long text, receipt, USSD, throttle; prints a report."`
 }
 

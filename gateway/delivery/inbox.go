@@ -115,7 +115,7 @@ func Inbox(ctx context.Context, q pg.Querier, who access.RepresentativeID, addre
 }
 
 // Unsent is a message that has not reached its recipient for certain and could
-// still be sent, once more, or by the next channel.
+// still be sent, once more, by the next channel, or when it is replayed.
 type Unsent struct {
 	Stored
 	Events []ledger.EventID // of which it tells; none for a digest
@@ -130,7 +130,7 @@ func UnsentTo(ctx context.Context, tx pgx.Tx, who access.RepresentativeID, addre
 		SELECT d.id, d.at, d.event_id, d.joined
 		  FROM delivery.delivery AS d
 		 WHERE d.address = ANY ($1) AND d.at > $2 AND d.representative_id = $3 AND d.topic <> ALL ($4)
-		   AND (d.state IN ('queued', 'sending', 'unknown') OR d.spare AND d.state IN ('sent', 'failed', 'partial'))
+		   AND (d.state IN ('queued', 'sending', 'unknown', 'failed') OR d.spare AND d.state IN ('sent', 'partial'))
 		   AND NOT d.recalled
 		 ORDER BY d.at, d.id
 		   FOR UPDATE OF d`, addresses, now.Add(-48*time.Hour), who, private)

@@ -135,12 +135,12 @@ func stopTx(ctx context.Context, tx pgx.Tx, f Filter, now time.Time) (int, error
 }
 
 // hold keeps what is on its way from being sent once more or to a further
-// browser, and what has left from falling back.
+// browser, what has left from falling back, and what failed from being replayed.
 func hold(ctx context.Context, pool *pgxpool.Pool, f Filter) error {
 	_, err := pool.Exec(ctx, `
 		WITH flying AS (
 			SELECT d.id, d.at FROM delivery.delivery AS d
-			WHERE (d.state IN ('sending', 'unknown') OR d.spare AND d.state IN ('sent', 'failed', 'partial')
+			WHERE (d.state IN ('sending', 'unknown', 'failed') OR d.spare AND d.state IN ('sent', 'partial')
 			       OR d.channel = 'push' AND d.state = 'sent')
 			  AND NOT d.recalled AND`+recallFilter+`
 			FOR UPDATE SKIP LOCKED

@@ -48,6 +48,8 @@ CREATE TABLE delivery.delivery (
 	sender            text,
 	-- Why it stands where it stands: an outcome class and a status code in words.
 	reason            text,
+	-- It was put to its route again after it had failed; once is all.
+	replayed_at       timestamptz,
 	sending_at        timestamptz,
 	settled_at        timestamptz,
 	PRIMARY KEY (id, at)
