@@ -360,7 +360,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			for _, operator := range names {
 				leases.Linked(operator, a.exchange.Ready(operator))
 			}
-			return sender.Reroute(ctx, leases.AnyLinked)
+			return errors.Join(sender.Reroute(ctx, leases.AnyLinked), sender.Share(ctx, leases.Shared))
 		})
 	})
 	background("backlogs", func(ctx context.Context) {

@@ -270,6 +270,16 @@ func (x *Exchange) Ready(operator string) bool {
 	return ok && o.cfg.has(RoleSMS) && o.ready()
 }
 
+// Appetite is how many messages of one part the operator takes from this process in a time, by its rate as it is now
+// and by its windows and their round trip: at least what the windows hold, and at least one.
+func (x *Exchange) Appetite(operator string, in time.Duration) int {
+	o, ok := x.operators[operator]
+	if !ok {
+		return 1
+	}
+	return o.appetite(in)
+}
+
 // Operators returns the names of the operators in the order of the settings.
 func (x *Exchange) Operators() []string { return slices.Clone(x.names) }
 

@@ -202,6 +202,25 @@ func (o *operator) ready() bool {
 	return !o.draining && o.unbound.IsZero() && !o.circuit.open(o.x.now())
 }
 
+// appetite is how many messages of one part can be sent in a time.
+func (o *operator) appetite(in time.Duration) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.pace.advance(o.x.now())
+	most, window := o.pace.rate*in.Seconds(), 0
+	var slowest time.Duration
+	for _, l := range o.links {
+		if l.sends && !l.closing {
+			window += o.cfg.Window
+			slowest = max(slowest, l.session.Snapshot().RTTP50)
+		}
+	}
+	if slowest > 0 {
+		most = min(most, float64(window)*in.Seconds()/slowest.Seconds())
+	}
+	return max(int(most), window, 1)
+}
+
 // started reports that a part of the message is with the operator or may be, so that only this operator can finish it.
 func (m *message) started() bool {
 	for i := range m.parts {

@@ -12,6 +12,7 @@ type Metrics struct {
 	receipts *prometheus.CounterVec
 	resends  prometheus.Counter
 	rerouted *prometheus.CounterVec
+	shared   *prometheus.CounterVec
 	waiting  *prometheus.GaugeVec
 	oldest   *prometheus.GaugeVec
 	latency  prometheus.Histogram
@@ -40,6 +41,10 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 			Name: "zvonok_delivery_rerouted_total",
 			Help: "Messages that went by another operator because theirs had no link, by the operator they left.",
 		}, []string{"operator"}),
+		shared: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_delivery_shared_total",
+			Help: "Messages of the operator that this process took off another one, which had more than it could send.",
+		}, []string{"operator"}),
 		waiting: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "zvonok_delivery_waiting",
 			Help: "Messages due and without an outcome, in the database, by operator. Every process tells the same.",
@@ -66,9 +71,10 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 			Help: "Age of the oldest of them; zero without any.",
 		}, []string{"operator"}),
 	}
-	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.waiting, m.oldest, m.latency, m.owed, m.owing, m.owedAge)
+	r.MustRegister(m.outcomes, m.receipts, m.resends, m.rerouted, m.shared, m.waiting, m.oldest, m.latency, m.owed, m.owing, m.owedAge)
 	for _, operator := range operators {
 		m.rerouted.WithLabelValues(operator)
+		m.shared.WithLabelValues(operator)
 		m.waiting.WithLabelValues(operator)
 		m.oldest.WithLabelValues(operator)
 		m.owing.WithLabelValues(operator)

@@ -19,8 +19,8 @@ import (
 // River job of the operator leaves its ids here as a ticket; the pump takes the
 // most urgent ids of all tickets, marks them 'sending' in one statement, and
 // hands them to the exchange, which blocks while the operator's queue is full.
-// So the number of messages whose fate a crash makes uncertain is bounded by
-// one claim, the operator's queue and its window.
+// It claims no more than it can send in claimAhead: that is what a crash puts in
+// doubt, and what another process cannot take over.
 type pump struct {
 	operator string
 	pool     *pgxpool.Pool
@@ -33,6 +33,8 @@ type pump struct {
 	mu      sync.Mutex
 	tickets ticketHeap
 	flying  map[ID]struct{} // claimed by this pump, outcome not written yet
+	limit   int             // how many may fly ...
+	looked  time.Time       // ... as of then
 	closed  bool            // takes no jobs: the process stops ...
 	away    bool            // ... or the operator is not bound here
 	wake    chan struct{}
@@ -178,7 +180,7 @@ func (p *pump) settled(id ID, t *ticket) {
 	defer p.mu.Unlock()
 	delete(p.flying, id)
 	p.landed(t)
-	if len(p.flying) == maxFlying-claimSize {
+	if p.tickets.Len() > 0 && p.free() > 0 {
 		p.nudge() // it has waited for room
 	}
 }
@@ -187,9 +189,23 @@ func (p *pump) settled(id ID, t *ticket) {
 // written down is what a crash puts in doubt, wherever it is delayed: in the
 // operator's queue, on the line, or on its way into the database.
 func (p *pump) room() int {
+	now := p.now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(0, maxFlying-len(p.flying))
+	if now.Sub(p.looked) >= claimLook {
+		p.limit, p.looked = min(p.exchange.Appetite(p.operator, claimAhead), maxFlying), now
+	}
+	return p.free()
+}
+
+// free is the room there is, none while it is too little for a statement of its
+// own; p.mu is held.
+func (p *pump) free() int {
+	free := p.limit - len(p.flying)
+	if free < min(claimSize, (p.limit+3)/4) {
+		return 0
+	}
+	return free
 }
 
 // landed counts one message of t down; p.mu is held.

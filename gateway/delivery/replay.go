@@ -89,7 +89,7 @@ const replayable = `
 			SELECT FROM delivery.part AS p
 			WHERE p.delivery_id = d.id AND p.submitted_at >= d.at - interval '1 day'
 			  AND p.state IN ('accepted', 'enroute', 'delivered')) THEN 'partly_arrived'
-		WHEN d.state = 'stale' OR d.expires_at <= $3 THEN 'too_old'
+		WHEN d.state = 'stale' OR d.expires_at <= $3 OR d.body = '' THEN 'too_old'
 		WHEN d.state = 'queued' AND n.job IS NOT NULL AND (
 			n.later AND d.attempt = 0 OR coalesce(d.sending_at, d.at) > $3 - $4::interval) THEN 'waits_its_turn'
 		WHEN d.replayed_at IS NOT NULL THEN 'replayed_before'

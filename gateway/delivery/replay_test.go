@@ -23,13 +23,6 @@ func (b *bench) replay(r delivery.Replay) delivery.ReplayReport {
 	return report
 }
 
-func (b *bench) exec(sql string, args ...any) {
-	b.t.Helper()
-	if _, err := b.pool.Exec(b.t.Context(), sql, args...); err != nil {
-		b.t.Fatal(err)
-	}
-}
-
 // Pain 12, the replay command: what an operator refused because its account was
 // wrong goes out when that is put right, each message once.
 func TestWhatAnOperatorFailedIsReplayedOnce(t *testing.T) {

@@ -83,6 +83,7 @@ type SMSArgs struct {
 	Operator string    `json:"operator"`
 	At       time.Time `json:"at"`
 	IDs      []ID      `json:"ids"`
+	Home     string    `json:"home,omitzero"` // the operator's queue, of messages taken off another process
 }
 
 // Kind names the job in River.
@@ -112,6 +113,8 @@ type Sender struct {
 	dark         map[string]time.Time // since when an operator has no link; of Reroute
 	scanned      map[string]int64     // up to which of its jobs Reroute has come
 	warned       map[string]time.Time // when the log last named a message of it; of Watch
+	process      string
+	tidied       time.Time // when Share last looked for jobs of processes that are gone
 
 	stop      context.CancelFunc
 	running   sync.WaitGroup
@@ -142,7 +145,7 @@ func NewSender(c SenderConfig) *Sender {
 		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now,
 		pumps:        make(map[string]*pump, len(c.Operators)),
 		rerouteAfter: cmp.Or(c.RerouteAfter, rerouteAfter), dark: map[string]time.Time{}, scanned: map[string]int64{},
-		warned: map[string]time.Time{},
+		warned: map[string]time.Time{}, process: c.Process, tidied: c.Now(),
 		settler: &settler{
 			pool: c.Pool, desk: c.Desk, receipts: c.Receipts, log: c.Log, metrics: c.Metrics, now: c.Now,
 			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),
@@ -189,6 +192,11 @@ func (s *Sender) Stop() {
 	s.running.Wait()
 	close(s.settler.outcomes)
 	<-s.settler.done
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	if err := bringHome(ctx, s.pool, `queue = $1`, shareQueue(s.process)); err != nil {
+		s.log.Warn("stop", "error", err) // another process does it
+	}
 }
 
 // LinkChanged wakes an operator's pump, and whoever follows its link; it is the
@@ -225,7 +233,9 @@ func (s *Sender) Register(workers *river.Workers) {
 // Queues are the River queues the Sender always works on. Those of the operators
 // come and go with their links, see [Sender.Follow].
 func (s *Sender) Queues() map[string]river.QueueConfig {
-	return map[string]river.QueueConfig{ResolveQueue: {MaxWorkers: 4}}
+	return map[string]river.QueueConfig{
+		ResolveQueue: {MaxWorkers: 4}, shareQueue(s.process): {MaxWorkers: shareWorker, FetchCooldown: smsCooldown},
+	}
 }
 
 // smsWorker lets the operator's pump send the messages of a job.
@@ -246,8 +256,19 @@ func (w *smsWorker) Work(ctx context.Context, job *river.Job[SMSArgs]) error {
 		return fmt.Errorf("operator %q is not in the settings any more", job.Args.Operator)
 	}
 	t := &ticket{at: job.Args.At, ids: job.Args.IDs, priority: carrier.Priority(job.Priority), serial: job.ID}
-	if p.work(ctx, jobPatience, t) > 0 {
+	back := p.work(ctx, jobPatience, t)
+	switch {
+	case back == 0:
+		return nil
+	case job.Args.Home == "":
 		return river.JobSnooze(time.Second)
+	}
+	// Taken off another process for nothing: whoever can send them may have them.
+	home := job.Args
+	home.Home = ""
+	if _, err := w.sender.desk.river.Insert(context.WithoutCancel(ctx), home,
+		&river.InsertOpts{Queue: job.Args.Home, Priority: job.Priority}); err != nil {
+		return fmt.Errorf("give shared messages back: %w", err)
 	}
 	return nil
 }
@@ -377,7 +398,8 @@ func TakeOver(ctx context.Context, tx pgx.Tx, client *river.Client[pgx.Tx], proc
 	// River would find these jobs only by their age, minutes later. The process
 	// is known to be dead, so they are given back at once.
 	if _, err := tx.Exec(ctx, `
-		UPDATE river.river_job SET state = 'available', scheduled_at = now(), attempt = greatest(attempt - 1, 0)
+		UPDATE river.river_job SET state = 'available', scheduled_at = now(), attempt = greatest(attempt - 1, 0),
+			queue = CASE WHEN args->>'home' <> '' THEN args->>'home' ELSE queue END
 		WHERE state = 'running' AND attempted_by[array_upper(attempted_by, 1)] = $1`, process); err != nil {
 		return 0, fmt.Errorf("give the jobs of %s back: %w", process, err)
 	}

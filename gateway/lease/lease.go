@@ -127,7 +127,7 @@ type sighting struct {
 type standing struct {
 	binds     int  // in all
 	processes int  // that want them, this one included
-	linked    bool // some process can send
+	others    int  // other processes that can send
 	link      bool // this one can
 }
 
@@ -228,7 +228,19 @@ func (k *Keeper) AnyLinked(operator string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	s := k.operators[operator]
-	return s != nil && (s.linked || s.link)
+	return s != nil && (s.others > 0 || s.link)
+}
+
+// Shared reports whether, at the last beat, another process could send to the
+// operator, too.
+func (k *Keeper) Shared(operator string) bool {
+	if k == nil {
+		return false
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := k.operators[operator]
+	return s != nil && s.others > 0
 }
 
 // Valid reports whether the lease holds. It is cheap enough to be asked before
@@ -473,7 +485,7 @@ func (k *Keeper) beat(ctx context.Context) error {
 		)
 		SELECT o.name,
 			(SELECT count(*) FROM locks WHERE key = hashtextextended('zvonok binds wanted ' || o.name, 0)),
-			EXISTS (SELECT FROM locks WHERE key = hashtextextended('zvonok link ' || o.name, 0)),
+			(SELECT count(*) FROM locks WHERE key = hashtextextended('zvonok link ' || o.name, 0) AND pid <> pg_backend_pid()),
 			ARRAY (SELECT coalesce(max(l.pid), 0)
 				FROM generate_series(0, o.binds - 1) AS n
 				LEFT JOIN locks AS l ON l.key = hashtextextended('zvonok bind ' || o.name || ' ' || n, 0)
@@ -487,15 +499,15 @@ func (k *Keeper) beat(ctx context.Context) error {
 	var (
 		name      string
 		processes int
-		linked    bool
+		others    int
 		holders   []int32
 		wanting   []int32
 	)
-	_, err = pgx.ForEachRow(rows, []any{&name, &processes, &linked, &holders, &wanting}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&name, &processes, &others, &holders, &wanting}, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		s := k.operators[name]
-		s.processes, s.linked = max(processes, 1), linked
+		s.processes, s.others = max(processes, 1), others
 		free[name] = k.free(name, holders, wanting, sent)
 		return nil
 	})

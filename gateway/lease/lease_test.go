@@ -335,11 +335,20 @@ func TestALeaseOfNoUseIsOfferedToOthers(t *testing.T) {
 	})
 	b.keeper.Linked("mts", true)
 	eventually(t, "everybody to know that the operator is bound", func() bool { return a.keeper.AnyLinked("mts") })
+	eventually(t, "the other one to be counted", func() bool { return a.keeper.Shared("mts") })
+	if b.keeper.Shared("mts") {
+		t.Error("the only one that is bound counts itself among the others")
+	}
+	b.keeper.Linked("mts", false)
+	eventually(t, "the link to be forgotten", func() bool { return !a.keeper.AnyLinked("mts") && !b.keeper.AnyLinked("mts") })
 }
 
 func TestWithoutAKeeperEveryLeaseHolds(t *testing.T) {
 	t.Parallel()
 	var alone *lease.Keeper
+	if alone.Shared("mts") || alone.AnyLinked("mts") {
+		t.Error("the only process shares")
+	}
 	l, err := alone.Acquire(t.Context(), "mts", 0, 1)
 	if err != nil || !l.Valid() || l.Lost() || l.Ended() != nil || l.Yield(time.Second) {
 		t.Errorf("a lease of the only process: %v", err)
