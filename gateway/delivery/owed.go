@@ -154,9 +154,8 @@ func (g *Giver) round(ctx context.Context, operator string) (more bool, err erro
 	}
 	var giving sync.WaitGroup
 	given := make([]carrier.Given, len(taken))
-	now := g.cfg.Now()
 	for i, r := range taken {
-		if r.writes > giveWrites || now.Sub(r.AcceptedAt) > owedLife {
+		if r.writes > giveWrites {
 			given[i] = carrier.Given{Class: carrier.Stale}
 			continue
 		}
@@ -200,7 +199,7 @@ func takeOwed(ctx context.Context, q pg.Querier, operator string, now time.Time)
 const (
 	owedGiven   = "given"
 	owedRefused = "refused" // for good
-	owedDropped = "dropped" // too old, or written twice and never acknowledged
+	owedDropped = "dropped" // written twice and never acknowledged
 )
 
 // note writes down what became of receipts, until the database takes it: one
@@ -256,11 +255,16 @@ func (g *Giver) note(taken []owed, given []carrier.Given) {
 	}
 }
 
-// Watch publishes how many receipts are owed. It is to be called every few
-// seconds.
+// Watch drops receipts that nobody has come for and publishes how many are owed.
+// It is to be called every few seconds.
 func (g *Giver) Watch(ctx context.Context) error {
-	if len(g.wake) == 0 {
-		return nil
+	old, err := g.cfg.Pool.Exec(ctx, `
+		DELETE FROM delivery.owed WHERE accepted_at < $1 AND due_at <= $2`, g.cfg.Now().Add(-owedLife), g.cfg.Now())
+	if err != nil {
+		return fmt.Errorf("drop receipts nobody came for: %w", err)
+	}
+	if n := old.RowsAffected(); n > 0 {
+		g.cfg.Log.Warn("receipts were dropped: no gateway came for them", "count", n)
 	}
 	rows, err := g.cfg.Pool.Query(ctx, `
 		SELECT o.operator, count(w.id), coalesce(min(w.accepted_at), $2)

@@ -197,6 +197,7 @@ CREATE TABLE delivery.owed (
 	refusals        smallint    NOT NULL DEFAULT 0
 );
 CREATE INDEX owed_due ON delivery.owed (operator, due_at);
+CREATE INDEX owed_accepted ON delivery.owed (accepted_at);
 
 -- What is known of an address: who asked us to stop, and its health.
 CREATE TABLE delivery.address (
