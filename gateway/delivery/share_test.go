@@ -19,10 +19,7 @@ import (
 )
 
 // member is one of several processes on one database that share an operator.
-type member struct {
-	sender *delivery.Sender
-	stop   func()
-}
+type member struct{ sender *delivery.Sender }
 
 // join starts a process with a bind of its own to the operator "mts" and a share of its rate.
 func join(t *testing.T, b *bench, name, address string, rate float64, window int) *member {
