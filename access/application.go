@@ -340,6 +340,19 @@ type Taken struct {
 // It returns a *[FormError] when the form contradicts the register or a phone
 // belongs to somebody of another name, and [ErrReference].
 func TakeApplication(ctx context.Context, tx pgx.Tx, a Application, by Actor, now time.Time) (Taken, error) {
+	return takeApplication(ctx, tx, a, terms{consents: true}, by, now)
+}
+
+// terms are on what an application is taken.
+type terms struct {
+	// consents: the applicant becomes a legal representative and consents. Without
+	// it only the recipients are taken, and the applicant must be legal already.
+	consents bool
+	// since is when all of it begins; zero: with the day on which it was signed.
+	since time.Time
+}
+
+func takeApplication(ctx context.Context, tx pgx.Tx, a Application, on terms, by Actor, now time.Time) (Taken, error) {
 	c, problems := a.check()
 	if problems != nil {
 		return Taken{}, &FormError{problems}
@@ -406,25 +419,21 @@ func TakeApplication(ctx context.Context, tx pgx.Tx, a Application, by Actor, no
 	if err != nil {
 		return Taken{}, fmt.Errorf("store an application: %w", err)
 	}
-	since := midnight(a.SignedOn, zone, 0)
+	since := on.since
+	if since.IsZero() {
+		since = midnight(a.SignedOn, zone, 0)
+	}
 	all := make([]ledger.PersonID, len(a.Children))
 	for i, child := range a.Children {
 		all[i] = children[child.Person]
 	}
-	if err := taken.grant(ctx, tx, grantOf{
-		children: all, to: taken.Applicant, role: Legal, since: since, by: by, at: now,
-	}); err != nil {
+	if on.consents {
+		err = taken.consent(ctx, tx, a, c, all, since, zone, by, now)
+	} else {
+		err = a.checkLegal(ctx, tx, taken.Applicant, all, now)
+	}
+	if err != nil {
 		return Taken{}, err
-	}
-	var until time.Time
-	if a.ConsentUntil != nil {
-		until = midnight(*a.ConsentUntil, zone, 1)
-	}
-	if _, err := tx.Exec(ctx, `
-		INSERT INTO access.consent (child_id, representative_id, visits, meals, application_id, form, given_on, since, until)
-		SELECT child_id, $2, $3, $4, $5, $6, $7, $8, $9 FROM unnest($1::bigint[]) c (child_id)`,
-		all, taken.Applicant, c.visits, c.meals, taken.ID, a.Reference, a.SignedOn.Time, since, moment(until)); err != nil {
-		return Taken{}, fmt.Errorf("store the consents of application %d: %w", taken.ID, err)
 	}
 	for i, recipient := range a.Recipients {
 		g := grantOf{
@@ -444,6 +453,48 @@ func TakeApplication(ctx context.Context, tx pgx.Tx, a Application, by Actor, no
 		}
 	}
 	return taken, nil
+}
+
+// consent makes the applicant a legal representative of the children, and notes
+// what he has consented to.
+func (t *Taken) consent(
+	ctx context.Context, tx pgx.Tx, a Application, c checked, children []ledger.PersonID, since time.Time, zone *time.Location,
+	by Actor, now time.Time,
+) error {
+	if err := t.grant(ctx, tx, grantOf{children: children, to: t.Applicant, role: Legal, since: since, by: by, at: now}); err != nil {
+		return err
+	}
+	var until time.Time
+	if a.ConsentUntil != nil {
+		until = midnight(*a.ConsentUntil, zone, 1)
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO access.consent (child_id, representative_id, visits, meals, application_id, form, given_on, since, until)
+		SELECT child_id, $2, $3, $4, $5, $6, $7, $8, $9 FROM unnest($1::bigint[]) c (child_id)`,
+		children, t.Applicant, c.visits, c.meals, t.ID, a.Reference, a.SignedOn.Time, since, moment(until)); err != nil {
+		return fmt.Errorf("store the consents of application %d: %w", t.ID, err)
+	}
+	return nil
+}
+
+// checkLegal answers whether the applicant is a legal representative of all of the children.
+func (a *Application) checkLegal(
+	ctx context.Context, q pg.Querier, who RepresentativeID, children []ledger.PersonID, now time.Time,
+) error {
+	var problems []FormProblem
+	for i, child := range children {
+		legal, err := isLegal(ctx, q, who, child, now)
+		if err != nil {
+			return err
+		}
+		if !legal {
+			problems = append(problems, FormProblem{fmt.Sprintf("children[%d]", i), "is no child of which the applicant is a legal representative"})
+		}
+	}
+	if problems != nil {
+		return &FormError{problems}
+	}
+	return nil
 }
 
 func (t *Taken) grant(ctx context.Context, tx pgx.Tx, g grantOf) error {

@@ -29,6 +29,7 @@ const (
 type Forgotten struct {
 	Representatives int64 `json:"representatives"` // names, phones and mailboxes erased
 	Applications    int64 `json:"applications"`    // forms emptied
+	Petitions       int64 `json:"petitions"`       // electronic forms emptied
 	Invitations     int64 `json:"invitations"`
 	Codes           int64 `json:"codes"`
 	Cards           int64 `json:"cards"`
@@ -61,6 +62,8 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		                              AND (c.withdrawn_at IS NULL OR c.withdrawn_at > $1))))
 		   AND NOT EXISTS (SELECT FROM access.card k
 		                    WHERE k.representative_id = r.id AND k.state NOT IN ('returned', 'destroyed'))
+		   AND NOT EXISTS (SELECT FROM access.petition q
+		                    WHERE q.representative_id = r.id AND q.state = 'submitted' AND q.submitted_at > $3)
 		), noted AS (
 		INSERT INTO access.erased_address (representative_id, address)
 		SELECT id, phone FROM gone WHERE phone IS NOT NULL UNION SELECT id, email FROM gone WHERE email <> ''
@@ -68,7 +71,7 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		UPDATE access.representative r
 		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
 		  FROM gone
-		 WHERE r.id = gone.id`, before, now)
+		 WHERE r.id = gone.id`, before, now, now.Add(-PetitionLife))
 	if err != nil {
 		return Forgotten{}, fmt.Errorf("erase representatives: %w", err)
 	}
@@ -83,6 +86,21 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 			UPDATE access.application a SET form = '{}'
 			  FROM access.representative r
 			 WHERE r.id = a.representative_id AND r.erased_at IS NOT NULL AND a.form <> '{}'`, nil, &f.Applications},
+		{
+			"end petitions that nobody decided on", `
+			UPDATE access.petition SET state = 'expired', decided_at = $1, decided_by = 'system:retention'
+			 WHERE state = 'submitted' AND submitted_at < $2`,
+			[]any{now, now.Add(-PetitionLife)},
+			new(int64),
+		},
+		{
+			// What was accepted stands in the application.
+			"empty petitions", `
+			UPDATE access.petition SET form = '{}'
+			 WHERE form <> '{}' AND submitted_at < $1 AND (decided_at < $1 OR state = 'expired')`,
+			[]any{before},
+			&f.Petitions,
+		},
 		{
 			"delete invitations", `DELETE FROM access.invitation WHERE expires_at < $1`,
 			[]any{now.Add(-keepInvitations)},

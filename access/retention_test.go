@@ -164,3 +164,29 @@ func TestCodesInvitationsCardsAndViewsAreForgottenInTime(t *testing.T) {
 		}
 	}
 }
+
+// A school has 30 days to decide on an electronic application; its form is emptied
+// 29 days after that, and what was accepted stands in the application.
+func TestElectronicApplicationsAreForgottenInTime(t *testing.T) {
+	w := newWorld(t)
+	mother := w.parent(1, "Петрова", "Ольга", w.masha)
+	submit := func(state string, submitted, decided int) {
+		w.exec(`INSERT INTO access.petition (organisation_id, representative_id, kind, form, state, submitted_at, decided_at, decided_by)
+			VALUES ($1, $2, 'application', '{"reference":"e"}', $3, $4, $5, 'staff:t')`, w.school, mother, state,
+			schoolday.AddDate(0, 0, -submitted), moment(schoolday.AddDate(0, 0, -decided)))
+	}
+	submit("accepted", 40, 30)
+	submit("refused", 40, 28)
+	w.exec(`INSERT INTO access.petition (organisation_id, representative_id, kind, form, state, submitted_at)
+		SELECT $1, $2, 'application', '{"reference":"e"}', 'submitted', t FROM unnest($3::timestamptz[]) t`, w.school, mother,
+		[]time.Time{schoolday.AddDate(0, 0, -31), schoolday.AddDate(0, 0, -29)})
+	var f Forgotten
+	w.must(func(ctx context.Context, tx pgx.Tx) (err error) {
+		f, err = Forget(ctx, tx, schoolday)
+		return err
+	})
+	if got := one[string](w, `SELECT string_agg(state || form::text, ' ' ORDER BY id) FROM access.petition`); f.Petitions != 2 ||
+		got != `accepted{} refused{"reference": "e"} expired{} submitted{"reference": "e"}` {
+		t.Errorf("emptied %d: %s", f.Petitions, got)
+	}
+}

@@ -16,7 +16,90 @@ import (
 )
 
 type applicationCommands struct {
-	Add applicationAddCommand `cmd:"" help:"Take an application for informing, with its consents and everybody it gives access to."`
+	Add    applicationAddCommand    `cmd:"" help:"Take an application for informing, with its consents and everybody it gives access to."`
+	List   applicationListCommand   `cmd:"" help:"List the electronic applications that wait for a school's decision."`
+	Accept applicationAcceptCommand `cmd:"" help:"Accept an electronic application for the school."`
+	Refuse applicationRefuseCommand `cmd:"" help:"Refuse an electronic application for the school."`
+}
+
+type applicationListCommand struct {
+	Org  string `arg:"" help:"The organisation (org_id of the registry)."`
+	JSON bool   `name:"json" help:"Print JSON: the forms in full."`
+}
+
+func (a *applicationListCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		organisation, err := organisationByCode(ctx, d.pool, a.Org)
+		if err != nil {
+			return err
+		}
+		waiting, err := access.PetitionsFor(ctx, d.pool, organisation, time.Now())
+		if err != nil {
+			return err
+		}
+		shown := make([]parent.PetitionView, len(waiting))
+		rows := make([][]any, len(waiting))
+		for i, p := range waiting {
+			shown[i] = parent.Petition(p)
+			rows[i] = []any{p.ID, p.Kind, p.SubmittedAt.Local().Format(moment), p.By, len(p.Form.Children), len(p.Form.Recipients)}
+		}
+		if a.JSON {
+			return printJSON(c.out, shown)
+		}
+		return table(c.out, []any{"ID", "KIND", "SUBMITTED", "REPRESENTATIVE", "CHILDREN", "COMPANIONS"}, rows)
+	})
+}
+
+type applicationAcceptCommand struct {
+	signed
+	ID   access.PetitionID `arg:"" help:"The electronic application, as application list shows it."`
+	JSON bool              `name:"json" help:"Print JSON."`
+}
+
+func (a *applicationAcceptCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		var taken access.Taken
+		err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) (err error) {
+			taken, err = subscription.EnrolPetition(ctx, tx, 0, a.ID, a.actor(), time.Now())
+			return err
+		})
+		if errors.Is(err, access.ErrNoPetition) {
+			return fmt.Errorf("electronic application %d: %w (zvonok application list)", a.ID, err)
+		}
+		if err != nil {
+			return (&applicationAddCommand{File: fmt.Sprintf("electronic application %d", a.ID), JSON: a.JSON}).named(c, err)
+		}
+		view := parent.Taken(taken)
+		if a.JSON {
+			return printJSON(c.out, view)
+		}
+		_, err = fmt.Fprintf(c.out, "application %d: children %d, people given access %d\n", view.ID, view.Children, view.People)
+		return err
+	})
+}
+
+type applicationRefuseCommand struct {
+	signed
+	ID     access.PetitionID `arg:"" help:"The electronic application, as application list shows it."`
+	Reason string            `required:"" help:"Why; the applicant reads it."`
+}
+
+func (a *applicationRefuseCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+			return access.RefusePetition(ctx, tx, 0, a.ID, a.Reason, a.actor(), time.Now())
+		})
+		switch {
+		case errors.Is(err, access.ErrPetitionReason):
+			return usageError{err}
+		case errors.Is(err, access.ErrNoPetition):
+			return fmt.Errorf("electronic application %d: %w (zvonok application list)", a.ID, err)
+		case err != nil:
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "electronic application %d is refused\n", a.ID)
+		return err
+	})
 }
 
 type applicationAddCommand struct {

@@ -63,4 +63,31 @@ func TestAnApplicationIsAddedFromAFile(t *testing.T) {
 	if _, stderr, code := zvonok(t, url, "application", "add", filepath.Join(dir, "nothing.json")); code != exitFailed || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("no file: exit %d %s", code, stderr)
 	}
+
+	// R25: what was applied for electronically is decided on by the school.
+	execute(t, url, `INSERT INTO access.petition (organisation_id, representative_id, kind, form, state, submitted_at)
+		SELECT a.organisation_id, a.representative_id, 'companions', jsonb_build_object('reference', 'e', 'organisation', 's1',
+			'signed_on', '2026-11-20', 'applicant', a.form->'applicant', 'children', a.form->'children', 'recipients', jsonb_build_array(
+			jsonb_build_object('family_name', 'Белова', 'given_name', 'Вера', 'phone', '+7900000008' || n, 'role', 'companion',
+				'born_on', '1990-02-03'))), 'submitted', now()
+		  FROM access.application a, generate_series(1, 2) n`)
+	if list := must(t, url, "application", "list", "s1"); strings.Count(list, "companions") != 2 {
+		t.Errorf("waiting:\n%s", list)
+	}
+	if list := must(t, url, "application", "list", "s1", "--json"); strings.Count(list, `"state": "submitted"`) != 2 {
+		t.Errorf("waiting:\n%s", list)
+	}
+	if accepted := must(t, url, "application", "accept", "1", "--by", "director"); !strings.Contains(accepted, "children 2, people given access 1") {
+		t.Errorf("accepted: %s", accepted)
+	}
+	must(t, url, "application", "refuse", "2", "--reason", "не знаем её")
+	for _, args := range [][]string{{"accept", "1"}, {"refuse", "2", "--reason", "x"}, {"accept", "99"}} {
+		if _, stderr, code := zvonok(t, url, append([]string{"application"}, args...)...); code != exitFailed || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit %d %s", args, code, stderr)
+		}
+	}
+	execute(t, url, `DO $$ BEGIN
+		ASSERT (SELECT string_agg(state || reason, ' ' ORDER BY id) FROM access.petition) = 'accepted refusedне знаем её', 'what became of them';
+		ASSERT (SELECT count(*) FROM access.guardian WHERE role = 'companion') = 2, 'who may lead the children';
+	END $$`)
 }

@@ -106,7 +106,7 @@ func (r retention) people(ctx context.Context, tx pgx.Tx) error {
 	}
 	return access.NoteDestroyed(ctx, tx, map[string]int64{
 		"representatives_erased": forgotten.Representatives, "applications_emptied": forgotten.Applications,
-		"invitations": forgotten.Invitations, "codes": forgotten.Codes, "cards": forgotten.Cards, "views": forgotten.Views,
+		"petitions_emptied": forgotten.Petitions, "invitations": forgotten.Invitations, "codes": forgotten.Codes, "cards": forgotten.Cards, "views": forgotten.Views,
 		"subscriptions": wishes, "browsers": browsers, "people_pseudonymised": names,
 		"passes": passes, "denials_alarms_excuses": others,
 	})

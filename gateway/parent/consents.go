@@ -73,7 +73,7 @@ func (s routes) consents() {
 	do(s, route{
 		method: http.MethodDelete, path: "/children/{child}/consent", id: "withdraw-consent", summary: "Withdraw your consent",
 		text: "All that you have consented to for the child. From now on nobody is told or shown anything that stood on it, " +
-			"you included; what was not sent yet is not sent. To begin again, apply at the school. Legal representatives only.",
+			"you included; what was not sent yet is not sent. To begin again, apply anew, here or at the school. Legal representatives only.",
 	}, func(ctx context.Context, v visitor, in *OfChild) error {
 		child, err := id[ledger.PersonID](in.Child)
 		if err != nil {

@@ -132,6 +132,8 @@ func (a *API) Register(api huma.API) {
 	s.browsers()
 	s.messages()
 	s.applications()
+	s.petitions()
+	s.decisions()
 }
 
 // routes registers routes on an API object.

@@ -79,13 +79,17 @@ func (a *API) problem(ctx context.Context, err error) error {
 	case errors.Is(err, errPurpose):
 		return refusal(http.StatusForbidden, "The consent that was given does not cover this.")
 	case errors.Is(err, errNothing), errors.Is(err, access.ErrNoChild), errors.Is(err, access.ErrNotAllowed),
-		errors.Is(err, access.ErrNoRight), errors.Is(err, access.ErrNoRepresentative):
+		errors.Is(err, access.ErrNoRight), errors.Is(err, access.ErrNoRepresentative), errors.Is(err, access.ErrNoPetition):
 		return refusal(http.StatusNotFound, "There is nothing here.")
 	case errors.Is(err, access.ErrTooManyCodes):
 		return later(refusal(http.StatusTooManyRequests, "Enough codes were asked for this phone. Try again later."),
 			int(access.CodeLife.Seconds()))
 	case errors.Is(err, access.ErrTooManyInvitations):
 		return later(refusal(http.StatusTooManyRequests, "Ten invitations in a day are enough."), 3600)
+	case errors.Is(err, access.ErrTooManyPetitions):
+		return later(refusal(http.StatusTooManyRequests, "Ten applications in a day are enough."), 3600)
+	case errors.Is(err, access.ErrPetitionReason):
+		return a.problem(ctx, wrong("reason", "is needed, at most 200 characters on one line"))
 	case errors.Is(err, errFlood):
 		return later(refusal(http.StatusTooManyRequests, "Too many requests. Try again later."), 60)
 	case errors.Is(err, access.ErrInviteSelf):

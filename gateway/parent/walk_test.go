@@ -38,14 +38,14 @@ func (w *world) operations() []operation {
 
 // family is what belongs to the Petrovs.
 type family struct {
-	child, order, invitation, representative, browser int64
-	request                                           string // of a change of phone
+	child, order, invitation, representative, browser, petition int64
+	request                                                     string // of a change of phone
 }
 
 // path fills a path with the family's ids.
 func (f family) path(path string) string {
 	return strings.NewReplacer("{child}", fmt.Sprint(f.child), "{order}", fmt.Sprint(f.order), "{invitation}", fmt.Sprint(f.invitation),
-		"{representative}", fmt.Sprint(f.representative), "{channel}", "sms", "{browser}", fmt.Sprint(f.browser)).Replace(path)
+		"{representative}", fmt.Sprint(f.representative), "{channel}", "sms", "{browser}", fmt.Sprint(f.browser), "{petition}", fmt.Sprint(f.petition)).Replace(path)
 }
 
 // body is a sound body for an operation, so that only the right to it is asked.
@@ -80,6 +80,17 @@ func (f family) body(op operation) any {
 		return parent.CodeWish{Phone: stranger}
 	case "add-application":
 		return map[string]any{}
+	case "petition":
+		return parent.ApplicationWish{
+			Organisation: "s1", Children: []parent.WishedChild{{Person: "somebody", FamilyName: "Серова"}}, Purposes: []string{"visits"},
+			Until: "2027-05-31", Channels: []string{"sms"},
+		}
+	case "renew-consent":
+		return parent.RenewalWish{Purposes: []string{"visits"}, Until: "2027-05-31"}
+	case "name-companion":
+		return parent.CompanionWish{FamilyName: "Серова", GivenName: "Инна", Phone: stranger, BornOn: "1990-02-03", Until: "2027-05-31"}
+	case "refuse-petition":
+		return parent.RefusalWish{Reason: "no"}
 	}
 	return nil
 }
@@ -106,6 +117,9 @@ func (w *world) petrovs() family {
 		w.Fatalf("her browsers are %+v", browsers)
 	}
 	f.browser = browsers.Browsers[0].ID
+	var petition parent.PetitionView
+	mother.want(http.StatusCreated, http.MethodPost, w.path("masha", "/companions"), f.body(operation{id: "name-companion"})).into(w, &petition)
+	f.petition = petition.ID
 	f.representative = one[int64](w, `SELECT id FROM access.representative WHERE phone = $1`, strings.TrimPrefix(anna, "+"))
 	return f
 }
@@ -129,6 +143,8 @@ func (w *world) state(f family) string {
 		         (SELECT representative_id FROM access.guardian WHERE child_id = $1)),
 		       (SELECT string_agg(b.posted || '/' || b.held, ';') FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id WHERE a.person_id = $1),
 		       (SELECT string_agg(e.id || e.url, ';') FROM push.endpoint e WHERE e.id = $2),
+		       (SELECT string_agg(p::text, ';' ORDER BY p::text) FROM access.petition p WHERE p.representative_id IN
+		         (SELECT representative_id FROM access.guardian WHERE child_id = $1)),
 		       (SELECT count(*) FROM access.application))`, f.child, f.browser)
 }
 
@@ -141,7 +157,7 @@ var secrets = []string{"Петров", "Маша", "Ольга", "Соколов
 func TestAParentOfAnotherFamilySeesNothing(t *testing.T) {
 	w := newWorld(t)
 	f := w.petrovs()
-	none := family{child: 987654321, order: 987654321, invitation: 987654321, representative: 987654321, browser: 987654321, request: "9b2f6a3e-6b0e-4a0e-8a52-0d5a2a6f1c11"}
+	none := family{child: 987654321, order: 987654321, invitation: 987654321, representative: 987654321, browser: 987654321, petition: 987654321, request: "9b2f6a3e-6b0e-4a0e-8a52-0d5a2a6f1c11"}
 	other := w.signIn(nina)
 	before := w.state(f)
 	walked := 0
@@ -166,7 +182,7 @@ func TestAParentOfAnotherFamilySeesNothing(t *testing.T) {
 			t.Errorf("%s %s: %d %s", op.method, op.path, r.status, r.body)
 		}
 	}
-	if walked < 38 {
+	if walked < 46 {
 		t.Errorf("only %d routes were walked", walked)
 	}
 	if after := w.state(f); after != before {
@@ -216,13 +232,15 @@ func TestWhatATrustedPersonMayDo(t *testing.T) {
 	f.representative = mother
 	refused := map[string]int{
 		"place-orders": 403, "cancel-order": 403, "set-rules": 403, "withdraw-consent": 403, "exclude-representative": 403,
+		"petition": 403, "renew-consent": 403, "name-companion": 403, "withdraw-petition": 404,
+		"list-waiting-petitions": 401, "accept-petition": 401, "refuse-petition": 401,
 		"invite": 404, "check-invitation": 404, "accept-invitation": 404,
 		"remove-browser": 404, "confirm-email": 401, "confirm-phone": 401, "open-session": 401,
 		"add-application": 401, "upload-events": 401, "authorize": 401, "lists": 401,
 	}
 	allowed := []string{
 		"list-children", "show-child", "list-visits", "list-meals", "show-menu", "list-orders", "show-rules", "list-movements",
-		"show-topup", "list-representatives", "show-log", "list-consents", "list-own-consents", "list-applications",
+		"show-topup", "list-representatives", "show-log", "list-consents", "list-own-consents", "list-applications", "list-petitions",
 		"list-subscriptions", "set-subscriptions", "show-self", "set-settings", "set-email", "drop-email", "resume-channel",
 		"change-phone", "list-messages", "list-invitations", "list-browsers", "register-browser", "cancel-invitation", "refuse-invitation", "ask-code",
 	}

@@ -118,3 +118,15 @@ func Enrol(ctx context.Context, tx pgx.Tx, form access.Application, by access.Ac
 	}
 	return taken, Welcome(ctx, tx, NewcomersOf(form, taken))
 }
+
+// EnrolPetition accepts an electronic application for a school, with the first
+// wishes of its newcomers. Its errors are those of [access.AcceptPetition].
+func EnrolPetition(
+	ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID, id access.PetitionID, by access.Actor, now time.Time,
+) (access.Taken, error) {
+	form, taken, err := access.AcceptPetition(ctx, tx, organisation, id, by, now)
+	if err != nil {
+		return access.Taken{}, err
+	}
+	return taken, Welcome(ctx, tx, NewcomersOf(form, taken))
+}
