@@ -178,8 +178,8 @@ CREATE TABLE ledger.posting (
     debit_ver    integer,
     credit_ver   integer,
     kind         text NOT NULL,
-    source       text NOT NULL,
-    ext_id       text NOT NULL,
+    source       text COLLATE "C" NOT NULL,
+    ext_id       text COLLATE "C" NOT NULL,
     forced       boolean NOT NULL,
     PRIMARY KEY (id, booking_day),
     CONSTRAINT posting_sound CHECK (ledger.sound_posting(kind, amount, debit_id, credit_id, debit_ver, credit_ver))
@@ -198,8 +198,8 @@ SELECT ledger.ensure_month('ledger.posting', (date_trunc('month', now()) + make_
 -- in twice at the end of a month. A row without a posting id is a tombstone:
 -- cancelled before it came.
 CREATE TABLE ledger.idem (
-    source      text NOT NULL,
-    ext_id      text NOT NULL,
+    source      text COLLATE "C" NOT NULL,
+    ext_id      text COLLATE "C" NOT NULL,
     posting_id  bigint,
     booking_day date,
     body_hash   bytea,
@@ -398,8 +398,7 @@ $$;
 CREATE FUNCTION ledger.body_hash(kind text, debit bigint, credit bigint, amount bigint, subject bigint, reverses bigint)
     RETURNS bytea LANGUAGE sql STABLE PARALLEL SAFE
     RETURN substring(sha256(convert_to(
-        kind || ' ' || debit::text || ' ' || credit::text || ' ' || amount::text || ' '
-             || coalesce(subject, 0)::text || ' ' || coalesce(reverses, 0)::text, 'UTF8')) FOR 16);
+        concat_ws(' ', kind, debit, credit, amount, coalesce(subject, 0), coalesce(reverses, 0)), 'UTF8')) FOR 16);
 
 -- debit_allowed is the rule of floors for an online debit: what is left must
 -- not be below zero; a kind that may owe (a hot meal) may take a wallet that is
@@ -579,7 +578,7 @@ BEGIN
     SELECT * INTO v_gate FROM ledger.gate;
     LOOP
         v_closed := v_gate.closed_through;
-        IF cardinality(p_days) = 1 THEN
+        IF p_days[1] = ALL (p_days) THEN
             PERFORM pg_advisory_xact_lock_shared(1819239273, greatest(p_days[1], v_closed + 1) - date '2000-01-01');
         ELSE
             v_last := NULL;
@@ -631,7 +630,9 @@ AS $$
 #variable_conflict use_column
 DECLARE
     v_gate     ledger.gate;
+    v_xid      bigint;
     v_wallet   bigint[];   -- the wallets of the batch, ascending, as they are when locked
+    v_row      tid[];      -- where their rows lie: nothing moves them while they are locked
     v_posted   bigint[];
     v_held     bigint[];
     v_policy   bigint[];
@@ -680,15 +681,16 @@ BEGIN
                  ORDER BY i.ord) AS i;
     END IF;
 
-    SELECT array_agg(b.account_id), array_agg(b.posted), array_agg(b.held), array_agg(b.policy_floor),
+    SELECT array_agg(b.account_id), array_agg(b.ctid), array_agg(b.posted), array_agg(b.held), array_agg(b.policy_floor),
            array_agg(b.low_mark), array_agg(b.high_mark), array_agg(b.ver), array_agg(b.closed)
-      INTO v_wallet, v_posted, v_held, v_policy, v_low, v_high, v_ver, v_closed
-      FROM (SELECT *
+      INTO v_wallet, v_row, v_posted, v_held, v_policy, v_low, v_high, v_ver, v_closed
+      FROM (SELECT b.ctid, b.*
               FROM ledger.balance b
              WHERE b.account_id = ANY (p_debit || p_credit)
              ORDER BY b.account_id
                FOR NO KEY UPDATE) AS b;
     v_gate := ledger.enter_days(p_day);
+    v_xid := v_gate.xid_base + pg_current_xact_id()::text::bigint;
 
     IF p_of_ext IS NOT NULL THEN
         INSERT INTO ledger.reversed (posting_id, amount)
@@ -851,12 +853,12 @@ BEGIN
            SET posted = b.posted + m.delta,
                ver = b.ver + m.moves,
                floor = CASE WHEN m.may_lower THEN least(b.policy_floor, b.posted + m.delta) ELSE b.floor END
-          FROM (SELECT v_wallet[at] AS account_id, sum(delta)::bigint AS delta, count(*)::integer AS moves,
+          FROM (SELECT v_row[at] AS place, sum(delta)::bigint AS delta, count(*)::integer AS moves,
                        bool_or(may_lower) AS may_lower
                   FROM move
                  WHERE at IS NOT NULL
                  GROUP BY at) AS m
-         WHERE b.account_id = m.account_id
+         WHERE b.ctid = m.place
     ), item AS MATERIALIZED (
         SELECT m.ord,
                min(m.after) FILTER (WHERE m.debited) AS debit_after,
@@ -872,7 +874,7 @@ BEGIN
         SELECT v_id[i.ord], p_event[i.ord], p_amount[i.ord], p_debit[i.ord], p_credit[i.ord],
                i.debit_after, i.credit_after,
                p_subject[i.ord], v_of_id[i.ord], p_occurred[i.ord], clock_timestamp(),
-               v_gate.xid_base + pg_current_xact_id()::text::bigint,
+               v_xid,
                greatest(p_day[i.ord], v_gate.closed_through + 1),
                CASE WHEN p_day[i.ord] <= v_gate.closed_through THEN p_day[i.ord] END,
                i.debit_ver, i.credit_ver, p_kind[i.ord], p_source[i.ord], p_ext[i.ord], p_forced[i.ord]
@@ -958,7 +960,7 @@ DECLARE
 BEGIN
     <<straight>>
     BEGIN
-        -- Each statement costs as much to begin as to do, so there are three.
+        -- Each statement costs as much to begin as to do, so there are two.
         -- The first moves the wallet, if all is in order, and then holds the day open.
         UPDATE ledger.balance b
            SET posted = b.posted + v_delta, ver = b.ver + 1,
@@ -979,34 +981,39 @@ BEGIN
           INTO v_has;
         EXIT straight WHEN NOT FOUND;
 
-        INSERT INTO ledger.idem (source, ext_id, posting_id, booking_day, body_hash)
-        SELECT p_source, p_ext, nextval('ledger.posting_id'), p_day,
-               ledger.body_hash(p_kind, p_debit, p_credit, p_amount, p_subject, NULL)
-          FROM ledger.gate g
-         WHERE p_day > g.closed_through
-        ON CONFLICT (source, ext_id) DO NOTHING
-        RETURNING posting_id INTO v_id;
+        IF debited THEN
+            debit_after := v_has.posted;
+        ELSE
+            credit_after := v_has.posted;
+        END IF;
+        WITH taken AS (
+            INSERT INTO ledger.idem (source, ext_id, posting_id, booking_day, body_hash)
+            SELECT p_source, p_ext, nextval('ledger.posting_id'), p_day,
+                   ledger.body_hash(p_kind, p_debit, p_credit, p_amount, p_subject, NULL)
+              FROM ledger.gate g
+             WHERE p_day > g.closed_through
+            ON CONFLICT (source, ext_id) DO NOTHING
+            RETURNING posting_id
+        )
+        INSERT INTO ledger.posting (id, event_id, amount, debit_id, credit_id, debit_after, credit_after,
+                                    subject_id, occurred_at, posted_at, xid, booking_day,
+                                    debit_ver, credit_ver, kind, source, ext_id, forced)
+        SELECT t.posting_id, p_event, p_amount, p_debit, p_credit, debit_after, credit_after,
+               p_subject, p_occurred, clock_timestamp(), g.xid_base + pg_current_xact_id()::text::bigint, p_day,
+               CASE WHEN debited THEN v_has.ver END, CASE WHEN NOT debited THEN v_has.ver END,
+               p_kind, p_source, p_ext, p_forced
+          FROM taken t, ledger.gate g
+        RETURNING id INTO v_id;
         IF NOT FOUND THEN
             -- The id is taken or the day closed: put the wallet back as it was.
+            debit_after := NULL;
+            credit_after := NULL;
             UPDATE ledger.balance b
                SET posted = b.posted - v_delta, ver = b.ver - 1, floor = least(b.policy_floor, b.posted - v_delta)
              WHERE b.account_id = v_wallet;
             EXIT straight;
         END IF;
 
-        IF debited THEN
-            debit_after := v_has.posted;
-        ELSE
-            credit_after := v_has.posted;
-        END IF;
-        INSERT INTO ledger.posting (id, event_id, amount, debit_id, credit_id, debit_after, credit_after,
-                                    subject_id, occurred_at, posted_at, xid, booking_day,
-                                    debit_ver, credit_ver, kind, source, ext_id, forced)
-        SELECT v_id, p_event, p_amount, p_debit, p_credit, debit_after, credit_after,
-               p_subject, p_occurred, clock_timestamp(), g.xid_base + pg_current_xact_id()::text::bigint, p_day,
-               CASE WHEN debited THEN v_has.ver END, CASE WHEN NOT debited THEN v_has.ver END,
-               p_kind, p_source, p_ext, p_forced
-          FROM ledger.gate g;
         booking_day := p_day;
         ord := 1;
         verdict := 'posted';
