@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -174,6 +175,9 @@ func (g *Gatherer[In, Out]) run(batch []*gathered[In, Out]) {
 			call.done <- gatheredResult[Out]{out: outs[i]}
 		}
 	}
+	// Who was just answered often calls again at once. Letting those go first
+	// keeps them in one batch; otherwise small batches and large ones alternate.
+	runtime.Gosched()
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.running--
