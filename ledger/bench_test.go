@@ -31,7 +31,7 @@ const (
 	benchWallets = 300_000
 	benchPayees  = 50
 	benchClients = 8 // of pgbench, and of single postings
-	benchUploads = 4 // batches at a time: more would wait for each other's wallets
+	benchUploads = 2 // batches at a time, one a core: more only take turns
 	// benchBurst is how long each of the things compared runs in a round, and
 	// benchRounds how often: their order alternates, the median counts.
 	benchBurst  = 2 * time.Second
@@ -169,14 +169,21 @@ func (x *bench) preparePgbench(url string) {
 	check(x, err)
 }
 
+// The protocols of pgbench: the one it uses when nothing is said, which parses
+// and plans each statement anew, and prepared statements.
+const (
+	plain    = "simple"
+	prepared = "prepared"
+)
+
 // tpcbRate is the transactions per second of one burst of pgbench; 0 without
 // pgbench, or when the machine was too busy for a single one.
-func (x *bench) tpcbRate() float64 {
+func (x *bench) tpcbRate(protocol string) float64 {
 	x.Helper()
 	if x.pgbench == "" {
 		return 0
 	}
-	out, err := exec.CommandContext(x.Context(), x.pgbench, "-n", "-M", "prepared", "-c", strconv.Itoa(benchClients), "-j", "2",
+	out, err := exec.CommandContext(x.Context(), x.pgbench, "-n", "-M", protocol, "-c", strconv.Itoa(benchClients), "-j", "2",
 		"-T", strconv.Itoa(int(benchBurst.Seconds())), x.tpcb).CombinedOutput()
 	if err != nil {
 		x.Fatalf("run pgbench: %v: %s", err, out)
@@ -198,11 +205,11 @@ func (x *bench) entry(kind ledger.Kind, from, to ledger.AccountID, amount money.
 	}
 }
 
-// sales are size sales to payees providers, of wallets picked at random.
-func (x *bench) sales(random *rand.Rand, size, payees int) []ledger.Entry {
+// sales are size sales to payees providers, of some of wallets picked at random.
+func (x *bench) sales(random *rand.Rand, wallets []ledger.AccountID, size, payees int) []ledger.Entry {
 	entries := make([]ledger.Entry, size)
 	for i := range entries {
-		entries[i] = x.entry(ledger.BuffetSale, x.wallets[random.IntN(len(x.wallets))],
+		entries[i] = x.entry(ledger.BuffetSale, wallets[random.IntN(len(wallets))],
 			x.buffets[random.IntN(payees)], money.Amount(1+random.IntN(100_00)))
 	}
 	return entries
@@ -218,7 +225,8 @@ func (x *bench) post(ctx context.Context, entries []ledger.Entry) (verdicts []le
 }
 
 // rate is the postings per second of one burst of clients that each make one
-// call after the other, of size sales each.
+// call after the other, of size sales each. Each has children of its own, as
+// the tills of a school have.
 func (x *bench) rate(clients, size, payees int, call func(context.Context, []ledger.Entry) ([]ledger.Verdict, error)) float64 {
 	x.Helper()
 	var posted atomic.Int64
@@ -227,8 +235,10 @@ func (x *bench) rate(clients, size, payees int, call func(context.Context, []led
 	for client := range clients {
 		group.Go(func() error {
 			random := rand.New(rand.NewPCG(uint64(client), uint64(x.serial.Load())))
+			own := len(x.wallets) / clients
+			wallets := x.wallets[client*own : (client+1)*own]
 			for time.Since(began) < benchBurst {
-				verdicts, err := call(ctx, x.sales(random, size, payees))
+				verdicts, err := call(ctx, x.sales(random, wallets, size, payees))
 				if err != nil {
 					return err
 				}
@@ -253,16 +263,18 @@ func median(values []float64) float64 {
 
 // BenchmarkPost measures postings per second beside pgbench's TPC-B on the same
 // cluster in the same minute (T20): in each round pgbench runs before and after,
-// and the ratio is to the mean of the two. one/spread compares sales that all go
-// to one provider with sales spread over fifty.
+// and the ratio is to the mean of the two: x-pgbench to a plain run of it,
+// x-prepared to one with prepared statements. one/spread compares sales that all
+// go to one provider with sales spread over fifty.
 //
-// single is one posting a transaction from as many clients as pgbench has;
-// gathered is one posting a call from a hundred clients, as single uploads
-// arrive, with the calls that wait at the same time sharing a transaction.
+// single is one posting a call, as tills and banks make them; calls that wait at
+// the same time share a transaction. There are as many callers as pgbench has
+// clients, or a hundred. alone is one posting a transaction, which nothing here
+// does for long.
 func BenchmarkPost(b *testing.B) {
 	x := newBench(b)
 	x.rate(benchClients, 500, benchPayees, x.post) // plans and caches
-	x.tpcbRate()
+	x.tpcbRate(plain)
 	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 500, Wait: 2 * time.Millisecond, Parallel: 2}, x.post)
 	defer gatherer.Close()
 	gathered := func(ctx context.Context, entries []ledger.Entry) ([]ledger.Verdict, error) {
@@ -274,29 +286,33 @@ func BenchmarkPost(b *testing.B) {
 		clients, size int
 		call          func(context.Context, []ledger.Entry) ([]ledger.Verdict, error)
 	}{
-		{"single", benchClients, 1, x.post},
-		{"gathered", 100, 1, gathered},
+		{"single", benchClients, 1, gathered},
+		{"single=100", 100, 1, gathered},
+		{"alone", benchClients, 1, x.post},
 		{"batch=50", benchUploads, 50, x.post},
 		{"batch=500", benchUploads, 500, x.post},
 	} {
 		b.Run(row.name, func(b *testing.B) {
 			for b.Loop() {
-				var rates, ratios, shared []float64
+				var rates, shared []float64
+				ratios := map[string][]float64{}
 				for range benchRounds {
-					before := x.tpcbRate()
+					before := map[string]float64{plain: x.tpcbRate(plain), prepared: x.tpcbRate(prepared)}
 					spread := x.rate(row.clients, row.size, benchPayees, row.call)
 					one := x.rate(row.clients, row.size, 1, row.call)
 					spread = (spread + x.rate(row.clients, row.size, benchPayees, row.call)) / 2
-					after := x.tpcbRate()
 					rates, shared = append(rates, spread), append(shared, one/spread)
-					if before > 0 && after > 0 {
-						ratios = append(ratios, spread*2/(before+after))
+					for protocol, first := range before {
+						if after := x.tpcbRate(protocol); first > 0 && after > 0 {
+							ratios[protocol] = append(ratios[protocol], spread*2/(first+after))
+						}
 					}
 				}
 				b.ReportMetric(median(rates), "postings/s")
 				b.ReportMetric(median(shared), "one/spread")
-				if len(ratios) > 0 {
-					b.ReportMetric(median(ratios), "x-pgbench")
+				if len(ratios) == 2 {
+					b.ReportMetric(median(ratios[plain]), "x-pgbench")
+					b.ReportMetric(median(ratios[prepared]), "x-prepared")
 				}
 			}
 			b.ReportMetric(0, "ns/op") // a round has no meaning as an operation
@@ -310,7 +326,7 @@ func BenchmarkCloseADayOf500000(b *testing.B) {
 	x := newBench(b)
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 40 {
-		_, err := x.post(b.Context(), x.sales(random, 5000, benchPayees))
+		_, err := x.post(b.Context(), x.sales(random, x.wallets, 5000, benchPayees))
 		check(b, err)
 	}
 	b.ResetTimer()
