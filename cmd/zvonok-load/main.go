@@ -6,7 +6,7 @@
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20 --kill
 //	go run ./cmd/zvonok-load --people 400000 --rate 200 --seconds 200 --digests
-//	go run ./cmd/zvonok-load --people 400000 --history 365 --share 0.1 --ussd 500 --seconds 60
+//	go run ./cmd/zvonok-load --people 400000 --months 12 --ussd 500 --seconds 60
 //
 // With --kill the gateway is killed with signal 9 in the middle and started
 // again; the doors repeat what was not acknowledged, as doors do. With --digests
@@ -53,6 +53,9 @@ const receiptWindow = 50
 // samePassage is within which the same card in the same direction is one passage, and a second.
 const samePassage = 61 * time.Second
 
+// recentDays is how many days of passes a generated city has by itself.
+const recentDays = 3
+
 type options struct {
 	Binary   string        `default:"bin/zvonok" help:"The program under load."`
 	Dir      string        `default:"var/load" type:"path" help:"Where its data stays between runs."`
@@ -66,8 +69,7 @@ type options struct {
 	Rounds   int           `default:"1" help:"Rounds of the load, each with children of its own."`
 	Patience time.Duration `default:"60s" help:"How long to wait for the last SMS."`
 	USSD     int           `name:"ussd" help:"Begins of USSD dialogues per second, in place of uploads."`
-	History  int           `default:"3" help:"Days of passes of a city that is generated."`
-	Share    float64       `default:"1" help:"The share of its organisations that have all of them."`
+	Months   int           `help:"Months of passes of everybody behind the city's last days."`
 	JSON     bool          `name:"json" help:"Print the figures as JSON."`
 }
 
@@ -167,7 +169,7 @@ func run(o options) error {
 		begun := time.Now()
 		fmt.Fprintf(os.Stderr, "generating %d people\n", o.People)
 		if err := gateway.command("generate", "--people", fmt.Sprint(o.People), "--schools", fmt.Sprint(o.Schools), "--seed", "1",
-			"--history", fmt.Sprint(o.History), "--share", fmt.Sprint(o.Share)); err != nil {
+			"--history", fmt.Sprint(recentDays)); err != nil {
 			return err
 		}
 		fmt.Fprintf(os.Stderr, "generated in %s\n", time.Since(begun).Round(time.Second))
@@ -179,6 +181,17 @@ func run(o options) error {
 		return err
 	}
 	defer gateway.stop()
+	if o.Months > 0 {
+		past := filepath.Join(o.Dir, fmt.Sprintf("past-%d", o.Months))
+		if _, err := os.Stat(past); errors.Is(err, os.ErrNotExist) {
+			if err := pastMonths(ctx, gateway.ready.Database, o.Months, time.Now()); err != nil {
+				return err
+			}
+			if err := os.WriteFile(past, nil, 0o644); err != nil {
+				return err
+			}
+		}
+	}
 	if o.USSD > 0 {
 		return dialAll(ctx, o, smsc, made, gateway)
 	}

@@ -219,7 +219,7 @@ func (d *demo) makeCity(ctx context.Context, app *App) error {
 	if _, err := importFolder(ctx, &database{url: app.url, pool: app.pool}, folder, io.Discard); err != nil {
 		return err
 	}
-	past := history{Days: demoHistory, Share: 1, Balance: demoBalance, Seed: demoSeed}
+	past := history{Days: demoHistory, Balance: demoBalance, Seed: demoSeed}
 	return past.make(ctx, app.pool, app.jobs, now, func(string) {})
 }
 

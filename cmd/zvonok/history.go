@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"hash/fnv"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -22,14 +21,12 @@ import (
 // makes the same history of the same city. Passes of past days are no news: nobody is told of them.
 type history struct {
 	Days    int          // before today
-	Share   float64      // of the organisations; the others have the last days only
 	Balance money.Amount // what every pupil's account begins with
 	Seed    uint64
 }
 
 // Of a history.
 const (
-	recentDays   = 5                // of these every organisation has the passes, so that everybody was seen lately
 	absentOf     = 10               // one pupil in so many does not come on a day
 	postAtOnce   = 5000             // entries a call
 	arrivalFrom  = 7*60 + 50        // minutes after midnight
@@ -70,7 +67,6 @@ type historyPupil struct {
 	organisation ledger.OrganisationID
 	building     ledger.BuildingID
 	companion    access.RepresentativeID // who leads a child of a kindergarten; 0 of all others
-	rich         bool                    // of an organisation with all of the history
 }
 
 // pupilsOf reads the pupils with an account. Children of kindergartens are those with a companion.
@@ -133,9 +129,6 @@ func (h history) pass(
 	if err != nil {
 		return fmt.Errorf("make a history: %w", err)
 	}
-	for i := range pupils {
-		pupils[i].rich = h.has(pupils[i].organisation)
-	}
 	fill := recorder.Backfill(tx, now)
 	total, month := 0, time.Month(0)
 	for ago := h.Days; ago >= 1; ago-- {
@@ -147,7 +140,7 @@ func (h history) pass(
 			month = midnight.Month()
 			say(fmt.Sprintf("passes of %s, %d before it", midnight.Format("January 2006"), total))
 		}
-		taps := h.day(pupils, midnight, ago <= recentDays)
+		taps := h.day(pupils, midnight)
 		ids, err := ledger.NextEventIDs(ctx, tx, len(taps))
 		if err != nil {
 			return err
@@ -164,19 +157,12 @@ func (h history) pass(
 	return fill.Finish(ctx)
 }
 
-// has says whether an organisation has all of the history.
-func (h history) has(organisation ledger.OrganisationID) bool {
-	hash := fnv.New32a()
-	fmt.Fprint(hash, h.Seed, organisation)
-	return float64(hash.Sum32()%1000) < h.Share*1000
-}
-
-// day invents the passes of a day, in the order of time: of all organisations, or only of those with a long history.
-func (h history) day(pupils []historyPupil, midnight time.Time, all bool) []door.Tap {
+// day invents the passes of a day, in the order of time.
+func (h history) day(pupils []historyPupil, midnight time.Time) []door.Tap {
 	random := rand.New(rand.NewPCG(h.Seed, uint64(midnight.Unix())))
 	var taps []door.Tap
 	for _, p := range pupils {
-		if !all && !p.rich || random.IntN(absentOf) == 0 {
+		if random.IntN(absentOf) == 0 {
 			continue
 		}
 		in := midnight.Add(arrivalFrom*time.Minute + time.Duration(random.Int64N(int64(arrivalSpan))).Truncate(time.Second))

@@ -114,13 +114,12 @@ func (c *console) reportImport(ctx context.Context, d *database, folder *registr
 }
 
 type generateCommand struct {
-	People  int     `required:"" help:"How many people."`
-	Schools int     `required:"" help:"How many organisations."`
-	Seed    uint64  `default:"1" help:"The same seed makes the same city."`
-	History int     `default:"3" help:"Days of passes before today; 0 for none." placeholder:"DAYS"`
-	Share   float64 `default:"1" help:"The share of the organisations that have all of the history; the others have the last five days of it. A year of all of 400,000 people would be 130 million passes."`
-	To      string  `type:"path" help:"Write the city's registry files into this folder, for import, and leave the database alone." placeholder:"DIR"`
-	JSON    bool    `name:"json" help:"Print JSON."`
+	People  int    `required:"" help:"How many people."`
+	Schools int    `required:"" help:"How many organisations."`
+	Seed    uint64 `default:"1" help:"The same seed makes the same city."`
+	History int    `default:"3" help:"Days of passes before today; 0 for none." placeholder:"DAYS"`
+	To      string `type:"path" help:"Write the city's registry files into this folder, for import, and leave the database alone." placeholder:"DIR"`
+	JSON    bool   `name:"json" help:"Print JSON."`
 }
 
 // Of a generated city.
@@ -135,8 +134,6 @@ func (g *generateCommand) Run(ctx context.Context, c *console) error {
 	switch {
 	case g.History < 0 || g.History > maxHistory:
 		return usageError{fmt.Errorf("--history: %d is not between 0 and %d days", g.History, maxHistory)}
-	case g.Share < 0 || g.Share > 1:
-		return usageError{fmt.Errorf("--share: %g is not between 0 and 1", g.Share)}
 	}
 	made, err := city.New(city.Spec{
 		People: g.People, Schools: g.Schools, Seed: g.Seed, Today: now, MenuFor: generatedMenu,
@@ -177,7 +174,7 @@ func (g *generateCommand) past(ctx context.Context, d *database, now time.Time, 
 	if err != nil {
 		return err
 	}
-	past := history{Days: g.History, Share: g.Share, Balance: generatedBalance, Seed: g.Seed}
+	past := history{Days: g.History, Balance: generatedBalance, Seed: g.Seed}
 	if err := past.make(ctx, d.pool, jobs, now, say); err != nil {
 		return err
 	}
