@@ -16,6 +16,7 @@ import (
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/smpp"
+	"zvonok/ledger/peer"
 )
 
 // Limits of a call over HTTP.
@@ -78,7 +79,7 @@ func (s *Server) serveCall(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	l := s.links[r.PathValue("link")]
-	if !trusted(l, r) {
+	if !s.trusted(l, r) {
 		s.meter.foreign.Inc()
 		http.Error(w, "unknown link or wrong secret", http.StatusUnauthorized)
 		return
@@ -159,7 +160,7 @@ func (s *Server) ask(ctx context.Context, e event) (answer, bool) {
 
 // trusted says whether a request may speak for the phones of a link. The time it takes does not depend on where a
 // wrong secret differs, nor on whether there is such a link.
-func trusted(l *link, r *http.Request) bool {
+func (s *Server) trusted(l *link, r *http.Request) bool {
 	given := r.URL.Query().Get("secret")
 	if _, password, ok := r.BasicAuth(); ok {
 		given = password
@@ -172,24 +173,9 @@ func trusted(l *link, r *http.Request) bool {
 	}
 	wantHash, givenHash := sha256.Sum256([]byte(want)), sha256.Sum256([]byte(given))
 	right := subtle.ConstantTimeCompare(wantHash[:], givenHash[:]) == 1
-	return right && want != "" && allowed(from, r.RemoteAddr)
-}
-
-// allowed says whether an address is in one of the networks; with none given every address is.
-func allowed(from []netip.Prefix, remote string) bool {
-	if len(from) == 0 {
-		return true
-	}
-	at, err := netip.ParseAddrPort(remote)
-	if err != nil {
-		return false
-	}
-	for _, prefix := range from {
-		if prefix.Contains(at.Addr().Unmap()) {
-			return true
-		}
-	}
-	return false
+	address := peer.Address(r, s.config.Proxies)
+	allowed := len(from) == 0 || slices.ContainsFunc(from, func(p netip.Prefix) bool { return p.Contains(address) })
+	return right && want != "" && allowed
 }
 
 // number reads the phone of a call.

@@ -69,6 +69,7 @@ func (a *aggregator) says(all string) string {
 
 func withAggregator(t *testing.T, play func(r *rig)) {
 	with(t, func(c *Config) {
+		c.Proxies = []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
 		c.Links = append(c.Links, Link{Name: "at", FollowBySMS: true, HTTP: &Caller{
 			Convention: "africastalking", Secret: secret,
 			From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
@@ -134,12 +135,27 @@ func TestWhoHasNoSecretIsToldNothing(t *testing.T) {
 			"a wrong one":                func() { a.header = http.Header{"Authorization": {"Bearer " + secret + "x"}} },
 			"the right one from outside": func() { a.from = "198.51.100.1:4000" },
 			"an address that is none":    func() { a.from = "pipe" },
+			"one who says it is another": func() {
+				a.from = "198.51.100.1:4000"
+				a.header.Set("X-Forwarded-For", "192.0.2.7")
+			},
+			"a stranger behind our proxy": func() {
+				a.from = "203.0.113.1:4000"
+				a.header.Set("X-Forwarded-For", "192.0.2.7, 198.51.100.1")
+			},
+			"our proxy for nobody": func() { a.from = "203.0.113.1:4000" },
 		} {
 			good := *a
+			a.header = a.header.Clone()
 			change()
 			expect(t, what, a.says(""), refused)
 			*a = good
 		}
+		a.from = "203.0.113.1:4000"
+		a.header.Set("X-Forwarded-For", "198.51.100.1, 192.0.2.7")
+		expect(t, "behind our proxy", a.says(""), "CON "+firstPage)
+		a.from = "192.0.2.7:4000"
+
 		a.header = http.Header{}
 		a.query = "?secret=" + secret
 		expect(t, "in the address", a.says(""), "CON "+firstPage)

@@ -2,6 +2,7 @@ package ussd
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	"zvonok/gateway/smpp"
@@ -32,12 +33,13 @@ type ProfileSetting struct {
 	FloodCloses   *bool    `toml:"flood_closes"`
 	UnclearCloses *bool    `toml:"unclear_closes"`
 	LateAck       *bool    `toml:"late_ack"`
+	Cancelled     []int    `toml:"cancelled"` // first and last status
 }
 
 // apply returns a profile with what the setting changes in it. The error names the key and what is allowed.
 func (s *ProfileSetting) apply(p Profile) (Profile, error) {
 	p.Name, p.Seen = s.Name, "settings"
-	for _, change := range []func(*Profile) error{s.operations, s.octets, s.sizes, s.session, s.command, s.words} {
+	for _, change := range []func(*Profile) error{s.operations, s.octets, s.sizes, s.session, s.command, s.words, s.cancelled} {
 		if err := change(&p); err != nil {
 			return p, err
 		}
@@ -136,6 +138,18 @@ func (s *ProfileSetting) command(p *Profile) error {
 		p.Command = smpp.CmdDataSM
 	default:
 		return fmt.Errorf("command: %q: want submit_sm, deliver_sm or data_sm", s.Command)
+	}
+	return nil
+}
+
+// cancelled sets the statuses by which the gateway says that the person closed the dialogue.
+func (s *ProfileSetting) cancelled(p *Profile) error {
+	switch {
+	case s.Cancelled == nil:
+	case len(s.Cancelled) != 2 || s.Cancelled[0] < 1 || s.Cancelled[0] > s.Cancelled[1] || s.Cancelled[1] > math.MaxUint32:
+		return fmt.Errorf("cancelled: %v: want the first and the last status, such as [0x455, 0x459]", s.Cancelled)
+	default:
+		p.Cancelled = [2]smpp.Status{smpp.Status(s.Cancelled[0]), smpp.Status(s.Cancelled[1])}
 	}
 	return nil
 }

@@ -34,6 +34,7 @@ max_cyrillic = 80
 command = "data_sm"
 flood_closes = true
 late_ack = false
+cancelled = [0x455, 0x45F]
 
 [[profile]]
 name = "beeline-test"
@@ -54,11 +55,11 @@ end_op = 17
 	base := profiles["smpp+"]
 	if !slices.Equal(p.Begin, []byte{1, 40}) || p.End != 32 || p.ITS != ITSWide || p.UCS2 != 72 || p.Service != "USSD_" ||
 		!slices.Equal(p.Session, []smpp.Tag{smpp.TagUserMessageReference}) || p.Limits.UCS2 != 80 || p.ESMClass != 2 ||
-		p.Command != smpp.CmdDataSM || !p.FloodCloses || p.LateAck {
+		p.Cancelled != [2]smpp.Status{0x455, 0x45F} || p.Command != smpp.CmdDataSM || !p.FloodCloses || p.LateAck {
 		t.Errorf("read as %+v", p)
 	}
 	if !slices.Equal(p.Input, base.Input) || p.Continue != base.Continue || p.Limits.GSM7 != 160 ||
-		p.Cancelled != base.Cancelled {
+		p.AbortText != base.AbortText {
 		t.Errorf("what the setting leaves out is not the base's: %+v", p)
 	}
 	if next := profiles["beeline-test"]; next.End != 17 || next.UCS2 != 72 {
@@ -82,6 +83,7 @@ func TestAWrongProfileSettingNamesItsKey(t *testing.T) {
 		"its":              {Name: "x", ITS: "inverted"},
 		"service_type":     {Name: "x", Service: &long},
 		"command":          {Name: "x", Command: "replace_sm"},
+		"cancelled":        {Name: "x", Cancelled: []int{0x459, 0x455}},
 	} {
 		if _, err := NewProfiles([]ProfileSetting{setting}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%+v: the error is %v, it should say %q", setting, err, want)

@@ -89,6 +89,9 @@ type Config struct {
 	// with FollowBySMS.
 	Continue func(ctx context.Context, to phone.Number, text string) error
 
+	// Proxies are our own, which say in X-Forwarded-For from where an HTTP caller comes.
+	Proxies []netip.Prefix
+
 	Workers  int           // steps at once; 0 is 16
 	MaxOpen  int           // open dialogues; 0 is 100,000
 	Deadline time.Duration // how long the menu may take before the dialogue is closed with "try later"; 0 is 5 s

@@ -248,8 +248,12 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
 		Log: log.With("part", "ussd"), Metrics: menu.NewMetrics(a.registry),
 	})
+	proxies, err := networks("http.proxies", config.HTTP.Proxies)
+	if err != nil {
+		return nil, err
+	}
 	dialogue, err = ussd.New(ussd.Config{
-		Links: links, Codes: []string{config.USSD.Code}, Show: tree.Show, Answer: a.exchange.Answer,
+		Links: links, Proxies: proxies, Codes: []string{config.USSD.Code}, Show: tree.Show, Answer: a.exchange.Answer,
 		Continue: replies.Send, Now: now, Log: log.With("part", "ussd"), Metrics: ussd.NewMetrics(a.registry),
 	})
 	if err != nil {
@@ -288,10 +292,6 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	book.Metrics = ledger.NewMetrics(a.registry)
 	canteen := meal.NewCanteen(book, a.jobs)
 	canteen.Metrics = meal.NewMetrics(a.registry)
-	proxies, err := networks("http.proxies", config.HTTP.Proxies)
-	if err != nil {
-		return nil, err
-	}
 	parents, err := parent.New(parent.Config{
 		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts.Texts,
 		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
