@@ -400,6 +400,7 @@ var (
 		"in_digest":          {"такие новости нужны не сразу, а в сводке", "this person wants this kind of news in a digest, not at once"},
 		"no_address":         {"нет адреса для выбранного канала", "there is no address for the channel this person chose"},
 		"stale":              {"новость пришла слишком поздно, чтобы сообщать её отдельно", "it was no longer news when it came"},
+		"moved":              {"вошёл в другое здание этой же организации, о выходе не сообщают", "went into another building of the organisation, so leaving is not told"},
 		"opted_out":          {"на этот адрес сообщения отключены", "the address has asked for no more messages"},
 		"unreachable":        {"адрес не принимает сообщений", "the address has refused messages for good"},
 		"capped":             {"дневной лимит SMS исчерпан, новость будет в сводке за день", "the phone has had its number of messages for the day; it goes to the day's digest"},

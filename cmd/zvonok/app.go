@@ -231,7 +231,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	teller := notice.NewTeller(notice.Config{
-		Pool: pool, Desk: desk, Log: log.With("part", "notice"), Metrics: notice.NewMetrics(a.registry), Now: now,
+		Pool: pool, River: a.jobs, Desk: desk, Log: log.With("part", "notice"), Metrics: notice.NewMetrics(a.registry), Now: now,
 		SMSPerDay: config.Notice.SMSPerDay, Texts: texts.Texts,
 		Links: func(address string) templates.Links {
 			return templates.Links{Settings: config.HTTP.page("/settings"), Unsubscribe: unsubscribe.URL(address)}

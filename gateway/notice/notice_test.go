@@ -88,7 +88,7 @@ func setup(t testing.TB) *bench {
 		t.Fatal(err)
 	}
 	b.teller = NewTeller(Config{
-		Pool: b.pool, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return b.routes }),
+		Pool: b.pool, River: b.jobs, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return b.routes }),
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
 		Now: func() time.Time { return b.now }, SMSPerDay: 3, Texts: func() *templates.Texts { return b.texts },
 		Links: func(address string) templates.Links {

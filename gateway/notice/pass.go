@@ -54,10 +54,48 @@ func (t *Teller) tellPasses(ctx context.Context, jobs []door.Passed) ([]struct{}
 // passNews reads passes that have not been told. A pass merged into another and
 // one by a clock that was wrong by hours are no news.
 func (t *Teller) passNews(ctx context.Context, tx pgx.Tx, job door.Passed) ([]news, error) {
-	return t.readPasses(ctx, tx, job, `
+	facts, err := t.readPasses(ctx, tx, job, `
 		NOT p.merged AND NOT p.silent AND child.kind = 'pupil'
 		AND NOT EXISTS (SELECT FROM notice.notice AS n
 		                WHERE n.event_id = p.event_id AND n.event_at = p.at AND n.topic = 'pass')`)
+	if err != nil {
+		return nil, err
+	}
+	return t.holdBack(ctx, tx, facts)
+}
+
+// holdBack keeps "left" back for as long as its organisation waits for an entry
+// to a sister building (spec/door.md), by a job that comes again then, and returns
+// the news whose time has come.
+func (t *Teller) holdBack(ctx context.Context, tx pgx.Tx, facts []news) ([]news, error) {
+	now := t.now()
+	held := map[time.Time]*door.Passed{} // by when they come again, to the second
+	due := facts[:0]
+	for _, n := range facts {
+		if !n.heldUntil.After(now) {
+			due = append(due, n)
+			continue
+		}
+		again := n.heldUntil.Truncate(time.Second).Add(time.Second)
+		job, ok := held[again]
+		if !ok {
+			job = &door.Passed{From: n.at, To: n.at}
+			held[again] = job
+		}
+		job.EventIDs = append(job.EventIDs, int64(n.event))
+		job.To = n.at // they come in the order of time
+	}
+	var params []river.InsertManyParams
+	for again, job := range held {
+		params = append(params, river.InsertManyParams{Args: *job, InsertOpts: &river.InsertOpts{ScheduledAt: again}})
+	}
+	if len(params) == 0 {
+		return due, nil
+	}
+	if _, err := t.river.InsertManyFastTx(ctx, tx, params); err != nil {
+		return nil, fmt.Errorf("hold back who has left: %w", err)
+	}
+	return due, nil
 }
 
 // readPasses reads the passes of a job that a condition lets through, with
@@ -67,7 +105,15 @@ func (t *Teller) readPasses(ctx context.Context, tx pgx.Tx, job door.Passed, con
 		SELECT p.event_id, p.at, p.person_id, p.building_id, p.direction, p.kind,
 			child.given_name, child.family_name, coalesce(c.given_name, ''), coalesce(c.family_name, ''),
 			o.time_zone, extract(epoch FROM o.pass_life)::bigint, b.posted,
-			o.id, extract(epoch FROM o.merge_wait)::bigint
+			o.id, extract(epoch FROM o.merge_wait)::bigint,
+			CASE WHEN p.direction = 2 THEN extract(epoch FROM o.leave_wait)::bigint ELSE 0 END,
+			p.received_at <= p.at + o.pass_life,
+			CASE WHEN p.direction = 2 AND o.leave_wait > interval '0' THEN EXISTS (
+				SELECT FROM door.pass AS s
+				WHERE s.person_id = p.person_id AND s.at > p.at AND s.at <= p.at + o.leave_wait
+				  AND s.at BETWEEN $2 AND $3::timestamptz + interval '15 minutes'
+				  AND s.direction = 1 AND s.organisation_id = p.organisation_id AND s.building_id <> p.building_id)
+			ELSE false END
 		FROM door.pass AS p
 		JOIN ledger.person AS child ON child.id = p.person_id
 		JOIN ledger.organisation AS o ON o.id = p.organisation_id
@@ -88,10 +134,12 @@ func (t *Teller) readPasses(ctx context.Context, tx pgx.Tx, job door.Passed, con
 			zone      string
 			life      int64
 			wait      int64
+			leave     int64
+			timely    bool
 		)
 		if err := row.Scan(&n.event, &n.at, &n.child, &n.family.building, &direction, &kind,
 			&w.child.Given, &w.child.Family, &w.companion.Given, &w.companion.Family,
-			&zone, &life, &w.balance, &n.org, &wait); err != nil {
+			&zone, &life, &w.balance, &n.org, &wait, &leave, &timely, &n.moved); err != nil {
 			return n, err
 		}
 		var err error
@@ -99,6 +147,10 @@ func (t *Teller) readPasses(ctx context.Context, tx pgx.Tx, job door.Passed, con
 			return n, err
 		}
 		n.expires = n.at.Add(time.Duration(life) * time.Second)
+		if leave := time.Duration(leave) * time.Second; leave > 0 && timely {
+			// What is held back on purpose lives as much longer; what came late does not.
+			n.heldUntil, n.expires = n.at.Add(leave), n.expires.Add(leave)
+		}
 		n.family.direction = int16(direction)
 		n.mergeWait = time.Duration(wait) * time.Second
 		w.in, w.admitted, w.at = direction == door.In, kind == door.ByStaff, n.at.In(n.zone)

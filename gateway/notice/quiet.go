@@ -9,6 +9,8 @@ func fresh(candidates []*candidate, now time.Time) {
 	for _, c := range candidates {
 		switch {
 		case !c.open():
+		case c.news.moved:
+			c.refuse(freshnessStage, Moved)
 		case now.Before(c.news.expires):
 			c.decided(freshnessStage, passed)
 		default:

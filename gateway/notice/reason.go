@@ -31,6 +31,7 @@ const (
 	InDigest      Reason = "in_digest"      // not wanted now, but in a digest
 	NoAddress     Reason = "no_address"     // wanted by e-mail or push, and there is none
 	Stale         Reason = "stale"          // no longer news; a line of the digest, for who wants one
+	Moved         Reason = "moved"          // "left", and into a sister building soon after
 	OptedOut      Reason = "opted_out"      // the phone said STOP
 	Unreachable   Reason = "unreachable"    // the address refused for good
 	Capped        Reason = "capped"         // over the day's number of messages; a line of the day digest
@@ -42,6 +43,6 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		Told, NoListener, NotConsented, NoConsent, ConsentExpired, ConsentWithdrawn, NotRepresentative, Removed, Expired,
-		NotSubscribed, InDigest, NoAddress, Stale, OptedOut, Unreachable, Capped, Nothing,
+		NotSubscribed, InDigest, NoAddress, Stale, Moved, OptedOut, Unreachable, Capped, Nothing,
 	}
 }

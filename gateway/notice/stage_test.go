@@ -45,6 +45,7 @@ var prepare = map[Reason]struct {
 		SELECT p.id, 'pass', 'now', r.id, 'email' FROM ledger.person p, access.representative r
 		WHERE p.code = 'vera' AND r.phone = '79000000005'`},
 	Stale:       {"petya", "79000000001", `UPDATE ledger.organisation SET pass_life = '1 microsecond'`},
+	Moved:       {"petya", "79000000001", `UPDATE ledger.organisation SET leave_wait = '5 minutes'`},
 	OptedOut:    {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`},
 	Unreachable: {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, suppressed_at) VALUES ('sms', '79000000001', now())`},
 	Capped: {"petya", "79000000001", `INSERT INTO delivery.quota (day, channel, address, sent)
@@ -69,6 +70,11 @@ func TestEachReasonIsLeftByItsStage(t *testing.T) {
 			}
 			job := b.pass("b1", morning, world.child)
 			b.now = morning.Add(time.Second)
+			if reason == Moved {
+				job = b.tap(world.child, door.Out, morning.Add(time.Minute), morning.Add(time.Minute))
+				b.pass("b2", morning.Add(3*time.Minute), world.child)
+				b.now = morning.Add(7 * time.Minute)
+			}
 			b.tell(job)
 			found := slices.ContainsFunc(b.verdicts(), func(v string) bool {
 				return strings.HasPrefix(v, world.child+" "+world.phone+" ") && strings.HasSuffix(v, " "+string(reason))

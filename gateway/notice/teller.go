@@ -55,6 +55,9 @@ type news struct {
 	always bool
 	// mergeWait is how long a message to a phone of several children waits for a sibling.
 	mergeWait time.Duration
+	// heldUntil is until when "left" waits for an entry to a sister building; moved: it has come.
+	heldUntil time.Time
+	moved     bool
 	// family groups news of one recipient into one message; 0 stands alone.
 	family family
 	words  words
@@ -110,6 +113,7 @@ func (c *candidate) open() bool { return c.reason == "" }
 // Teller walks facts through the stages.
 type Teller struct {
 	pool    *pgxpool.Pool
+	river   *river.Client[pgx.Tx]
 	desk    *delivery.Desk
 	log     *slog.Logger
 	metrics *Metrics
@@ -128,6 +132,7 @@ type Teller struct {
 // Config is what a Teller needs.
 type Config struct {
 	Pool      *pgxpool.Pool
+	River     *river.Client[pgx.Tx] // inserts what is held back; it works on nothing
 	Desk      *delivery.Desk
 	Log       *slog.Logger
 	Metrics   *Metrics
@@ -142,7 +147,7 @@ type Config struct {
 // NewTeller returns a Teller.
 func NewTeller(c Config) *Teller {
 	t := &Teller{
-		pool: c.Pool, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now, perDay: c.SMSPerDay, texts: c.Texts,
+		pool: c.Pool, river: c.River, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now, perDay: c.SMSPerDay, texts: c.Texts,
 		links: c.Links,
 	}
 	if t.texts == nil {

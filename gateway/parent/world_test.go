@@ -187,7 +187,7 @@ func worldOn(t *testing.T, url string) *world {
 	w.must(err)
 	w.desk = delivery.NewDesk(w.jobs, func(phone.Number) []string { return []string{"box"} })
 	w.teller = notice.NewTeller(notice.Config{
-		Pool: pool, Desk: w.desk, Log: slog.New(slog.DiscardHandler), Now: w.now, SMSPerDay: 30,
+		Pool: pool, River: w.jobs, Desk: w.desk, Log: slog.New(slog.DiscardHandler), Now: w.now, SMSPerDay: 30,
 		Metrics: notice.NewMetrics(prometheus.NewPedanticRegistry()),
 	})
 	t.Cleanup(w.teller.Close)
