@@ -73,6 +73,14 @@ func importCards(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report
 		return fmt.Errorf("copy %s: %w", file, err)
 	}
 	if merged {
+		if folder.Has(registry.Guardians) {
+			// The cards of companions whom guardians.csv still lists and who were erased.
+			if _, err := tx.Exec(ctx, `
+			DELETE FROM pg_temp.card_line l USING pg_temp.guardian_dropped d
+			 WHERE l.phone = d.phone AND NOT EXISTS (SELECT FROM access.representative r WHERE r.phone = l.phone)`); err != nil {
+				return fmt.Errorf("leave out the cards of the erased: %w", err)
+			}
+		}
 		if err := checkCards(ctx, tx, report); err != nil {
 			return err
 		}

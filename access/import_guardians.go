@@ -69,12 +69,13 @@ func importGuardians(ctx context.Context, tx pgx.Tx, folder *registry.Folder, re
 	const file = registry.Guardians
 	merged := report.OK() // else the tables lack what the other files were to bring
 	if _, err := tx.Exec(ctx, `
-		DROP TABLE IF EXISTS pg_temp.guardian_line, pg_temp.guardian_row, pg_temp.guardian_touched;
+		DROP TABLE IF EXISTS pg_temp.guardian_line, pg_temp.guardian_row, pg_temp.guardian_touched, pg_temp.guardian_dropped;
 		CREATE TEMP TABLE guardian_line (
 		    line int, phone text, email text, family_name text, given_name text, patronymic text, language text,
 		    translit boolean, person text, role text, given_on date, ends_on date
 		) ON COMMIT DROP;
-		CREATE TEMP TABLE guardian_touched (line int, added boolean) ON COMMIT DROP`); err != nil {
+		CREATE TEMP TABLE guardian_touched (line int, added boolean) ON COMMIT DROP;
+		CREATE TEMP TABLE guardian_dropped (phone text, person text) ON COMMIT DROP`); err != nil {
 		return fmt.Errorf("prepare %s: %w", file, err)
 	}
 	reader, err := guardianTable.Read(folder, report)
@@ -135,6 +136,10 @@ func importGuardians(ctx context.Context, tx pgx.Tx, folder *registry.Folder, re
 	if !report.OK() {
 		return nil
 	}
+	dropped, err := tx.Exec(ctx, dropErased, keepPeople)
+	if err != nil {
+		return fmt.Errorf("leave out the erased: %w", err)
+	}
 	for _, merge := range []struct{ what, sql string }{
 		{"merge representatives", mergeRepresentatives},
 		{"find the rows of guardians.csv", findGuardians},
@@ -155,9 +160,29 @@ func importGuardians(ctx context.Context, tx pgx.Tx, folder *registry.Folder, re
 	if err != nil {
 		return fmt.Errorf("count the rows of %s: %w", file, err)
 	}
+	count.Left += int(dropped.RowsAffected())
 	report.Done(count)
 	return nil
 }
+
+// A registry goes on listing those whose consent was withdrawn, whose right has
+// ended, and whom retention has erased. Their lines bring nothing back, unless
+// they carry a date later than that end; guardian_dropped tells the files that
+// refer to these lines.
+const dropErased = `
+	WITH gone AS (
+	    DELETE FROM pg_temp.guardian_line l
+	     WHERE NOT EXISTS (SELECT FROM access.representative r WHERE r.phone = l.phone)
+	       AND (l.ends_on < (now() - $1::interval)::date
+	            OR EXISTS (SELECT FROM ledger.person p
+	                         JOIN access.guardian g ON g.child_id = p.id
+	                         JOIN access.representative r ON r.id = g.representative_id
+	                        WHERE p.code = l.person AND r.erased_at IS NOT NULL
+	                          AND r.erased_key = sha256(convert_to(r.id || ':' || l.phone, 'UTF8'))
+	                          AND (l.given_on IS NULL OR l.given_on <= (r.erased_at - $1::interval)::date)))
+	    RETURNING phone, person
+	)
+	INSERT INTO pg_temp.guardian_dropped (phone, person) SELECT phone, person FROM gone`
 
 // Of several lines of one phone the last one says how the person reads.
 const mergeRepresentatives = `

@@ -551,3 +551,55 @@ func writeLines(b *testing.B, path, header string, n int, line func(n int) strin
 		b.Fatal(err)
 	}
 }
+
+// spec/practice.md: a registry that goes on listing who withdrew the consent, or
+// whose right has ended, and whom retention has erased, brings nobody back; a new
+// consent by a later date does, and so does somebody else of the family.
+func TestARegistryThatStillListsTheErasedBringsNobodyBack(t *testing.T) {
+	w := newWorld(t)
+	files := map[string]string{
+		registry.Guardians: guardianHeader + strings.Join([]string{
+			"+79000000001,,Петрова,Ольга,,ru,no,p-1,legal,2025-09-01,",
+			"+79000000002,,Петров,Антон,,ru,no,p-2,legal,2025-09-01,",
+			"+79000000003,,Сидорова,Анна,,ru,no,p-1,trusted,,",
+			"+79000000004,,Белова,Ирина,,ru,no,p-3,companion,2025-09-01,",
+			"+79000000007,,Белов,Иван,,ru,no,p-3,companion,2025-09-01,2025-10-01",
+		}, "\n") + "\n",
+		registry.Cards: cardHeader + "9A3F1055,+79000000004,own,\n",
+	}
+	guardiansOnly := map[string]string{registry.Guardians: files[registry.Guardians]}
+	w.bring(guardiansOnly)
+	w.exec(`UPDATE access.representative SET created_at = now() - interval '1 year'`)
+	w.exec(`UPDATE access.consent SET withdrawn_at = now() - interval '40 days' WHERE child_id = $1`, w.masha)
+	w.exec(`UPDATE access.guardian SET revoked_at = now() - interval '40 days' WHERE role = 'companion'`)
+	var f Forgotten
+	forget := func() {
+		w.must(func(ctx context.Context, tx pgx.Tx) (err error) {
+			f, err = Forget(ctx, tx, time.Now())
+			return err
+		})
+	}
+	if forget(); f.Representatives != 3 {
+		t.Fatalf("erased %d, want the mother, the grandmother and the companion", f.Representatives)
+	}
+	named := func() string {
+		return one[string](w, `SELECT coalesce(string_agg(family_name, ' ' ORDER BY phone), '') FROM access.representative WHERE phone IS NOT NULL`)
+	}
+	report := w.bring(files)
+	if !report.OK() {
+		t.Fatalf("the import is refused: %v", report.Problems)
+	}
+	if got := named(); got != "Петров" {
+		t.Errorf("after the same registry again: %s", got)
+	}
+	if n := one[int](w, `SELECT count(*) FROM access.consent c JOIN access.representative r ON r.id = c.representative_id
+		WHERE c.child_id = $1 AND c.withdrawn_at IS NULL`, w.masha); n != 0 {
+		t.Error("the withdrawn consent lives again")
+	}
+	today := time.Now().Format(time.DateOnly)
+	report = w.guardians("+79000000001,,Петрова,Ольга,,ru,no,p-1,legal,"+today+",",
+		"+79000000005,,Петров,Илья,,ru,no,p-1,legal,2025-09-01,", "+79000000006,,Серова,Вера,,ru,no,p-1,trusted,,")
+	if got := named(); !report.OK() || got != "Петрова Петров Петров Серова" {
+		t.Errorf("after a new consent, and new people: %s, %v", got, report.Problems)
+	}
+}

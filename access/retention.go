@@ -69,7 +69,7 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		SELECT id, phone FROM gone WHERE phone IS NOT NULL UNION SELECT id, email FROM gone WHERE email <> ''
 		)
 		UPDATE access.representative r
-		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
+		   SET erased_at = $2, erased_key = sha256(convert_to(r.id || ':' || gone.phone, 'UTF8')), phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
 		  FROM gone
 		 WHERE r.id = gone.id`, before, now, now.Add(-PetitionLife))
 	if err != nil {

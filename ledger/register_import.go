@@ -414,6 +414,18 @@ func (i *registerImport) mergeBuildings(ctx context.Context) error {
 }
 
 func (i *registerImport) mergePeople(ctx context.Context) error {
+	// Who left so long ago that retention has taken the name, or would, does not get
+	// it back from a registry that goes on listing it.
+	if _, err := i.tx.Exec(ctx, `
+		UPDATE import_person i
+		   SET family_name = $2, given_name = $2, patronymic = '', group_name = '', benefit = 'none'
+		 WHERE i.left_on < now() - $1::interval
+		   AND NOT EXISTS (SELECT FROM ledger.person p
+		                     JOIN ledger.account a ON a.person_id = p.id
+		                     JOIN ledger.balance b ON b.account_id = a.id
+		                    WHERE p.code = i.code AND (b.posted <> 0 OR b.held <> 0))`, keepNames, pseudonym); err != nil {
+		return fmt.Errorf("leave out the names of those who left long ago: %w", err)
+	}
 	return i.merge(ctx, registry.People, "import_person", `
 		UPDATE ledger.person p
 		   SET organisation_id = o.id, kind = i.kind, family_name = i.family_name, given_name = i.given_name,

@@ -346,3 +346,41 @@ func BenchmarkImport(b *testing.B) {
 		})
 	}
 }
+
+// spec/practice.md: a registry that goes on listing somebody who left long ago
+// does not bring the name back, not even until the next run of retention; who has
+// money left keeps it, and who left lately does.
+func TestARegistryDoesNotBringBackTheNamesOfThoseWhoLeftLongAgo(t *testing.T) {
+	t.Parallel()
+	pool, err := pgxpool.New(t.Context(), pgtest.NewURL(t)) // the owner, who may set a balance
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	importFiles(t, pool, city())
+	day := func(ago int) string { return time.Now().AddDate(0, 0, -ago).Format(time.DateOnly) }
+	files := city()
+	files["people.csv"] = peopleHeader +
+		"p1,s1,pupil,Иванова,Мария,Петровна,1А,breakfast,00101519," + day(31) + "\n" +
+		"p2,s1,pupil,Иванов,Пётр,Петрович,3Б,none,," + day(31) + "\n" +
+		"p4,k1,pupil,Ким,Ан,,младшая,full,," + day(27) + "\n" +
+		"p9,s1,pupil,Орлов,Иван,,2А,none,," + day(400) + "\n"
+	if _, err := pool.Exec(t.Context(), `UPDATE ledger.balance b SET posted = 100 FROM ledger.account a JOIN ledger.person p ON p.id = a.person_id
+		WHERE a.id = b.account_id AND p.code = 'p2'`); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time as the first
+		report := importFiles(t, pool, files)
+		if !report.OK() {
+			t.Fatal(report.Problems)
+		}
+		var names string
+		if err := pool.QueryRow(t.Context(), `SELECT string_agg(code || ' ' || family_name || ' ' || group_name || ' ' || benefit, ', ' ORDER BY code)
+			FROM ledger.person WHERE kind = 'pupil'`).Scan(&names); err != nil {
+			t.Fatal(err)
+		}
+		if want := "p1 —  none, p2 Иванов 3Б none, p4 Ким младшая full, p9 —  none"; names != want {
+			t.Errorf("the names are %s; want %s", names, want)
+		}
+	}
+}

@@ -113,6 +113,14 @@ func importSubscriptions(ctx context.Context, tx pgx.Tx, folder *registry.Folder
 		})); err != nil {
 		return fmt.Errorf("copy %s: %w", file, err)
 	}
+	// Wishes of those whom guardians.csv still lists and who were erased.
+	if folder.Has(registry.Guardians) && merged {
+		if _, err := tx.Exec(ctx, `
+			DELETE FROM pg_temp.subscription_line l USING pg_temp.guardian_dropped d
+			 WHERE l.phone = d.phone AND l.person = d.person`); err != nil {
+			return fmt.Errorf("leave out the wishes of the erased: %w", err)
+		}
+	}
 	if _, err := tx.Exec(ctx, `ANALYZE pg_temp.subscription_line`); err != nil {
 		return fmt.Errorf("analyse %s: %w", file, err)
 	}

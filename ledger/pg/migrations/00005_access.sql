@@ -27,6 +27,9 @@ CREATE TABLE access.representative (
     reading_at  timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     erased_at   timestamptz,
+    -- What is kept to honour a withdrawal: by it, and by it alone, a registry that
+    -- still lists the erased is told from one that names somebody new.
+    erased_key  bytea,
     CHECK (erased_at IS NOT NULL
            OR (phone IS NOT NULL AND family_name <> '' AND given_name <> ''))
 );
