@@ -1,6 +1,7 @@
 package templates
 
 import (
+	"bytes"
 	"embed"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"text/template/parse"
 
 	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
 	"golang.org/x/text/feature/plural"
 	"golang.org/x/text/language"
 )
@@ -40,9 +42,9 @@ var builtin = sync.OnceValue(func() *Texts {
 		if err := toml.Unmarshal(source, &raw); err != nil {
 			panic(fmt.Errorf("texts/%s.toml: %w", l, err))
 		}
-		phrases, err := compileAll(l, raw)
-		if err != nil {
-			panic(fmt.Errorf("texts/%s.toml: %w", l, err))
+		phrases, wrong := compileAll(l, raw)
+		for name, err := range wrong {
+			panic(fmt.Errorf("texts/%s.toml: %s: %w", l, name, err))
 		}
 		t.byLanguage[l] = phrases
 	}
@@ -57,7 +59,7 @@ var builtin = sync.OnceValue(func() *Texts {
 //	pass_in = "Пришли в {{.Time}}: {{.Names}}"
 //
 // Everything is checked before anything is used, and all that is wrong is
-// reported at once, each with the file, the language and the key: an unknown
+// reported at once, each with the file, the line, the language and the key: an unknown
 // language or key, a variable the key does not have, one that is missing, a
 // text that is more than words and variables, a space too many, a word on
 // benefits where others than the child's representatives read, and a text that
@@ -74,7 +76,19 @@ func Load(file string) (*Texts, error) {
 func parseTexts(file string, source []byte) (*Texts, error) {
 	var raw map[string]map[string]any
 	if err := toml.Unmarshal(source, &raw); err != nil {
+		var place *toml.DecodeError
+		if errors.As(err, &place) {
+			line, _ := place.Position()
+			return nil, fmt.Errorf("%s:%d: %w", file, line, err)
+		}
 		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	lines := linesOf(source)
+	place := func(path string) string {
+		if line := lines[path]; line > 0 {
+			return fmt.Sprintf("%s:%d", file, line)
+		}
+		return file
 	}
 	t := &Texts{byLanguage: map[Language]map[key]*phrase{}}
 	for _, l := range Languages() {
@@ -84,26 +98,25 @@ func parseTexts(file string, source []byte) (*Texts, error) {
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		l := Language(name)
 		if !slices.Contains(Languages(), l) {
-			wrong = append(wrong, fmt.Errorf("%s: %q is not a language; there are ru and en", file, name))
+			wrong = append(wrong, fmt.Errorf("%s: %q is not a language; there are ru and en", place(name), name))
 			continue
 		}
-		phrases, err := compileAll(l, raw[name])
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: [%s] %w", file, l, err))
-			continue
-		}
+		phrases, broken := compileAll(l, raw[name])
 		for k, p := range phrases {
 			if !catalogue[k].use.open() {
-				wrong = append(wrong, fmt.Errorf("%s: [%s] %s: texts of letters cannot be replaced", file, l, k))
+				broken[string(k)] = errors.New("texts of letters cannot be replaced")
 				continue
 			}
 			t.byLanguage[l][k] = p
+		}
+		for _, k := range slices.Sorted(maps.Keys(broken)) {
+			wrong = append(wrong, fmt.Errorf("%s: [%s] %s: %w", place(name+"."+k), l, k, broken[k]))
 		}
 	}
 	if wrong == nil {
 		for _, f := range t.Lint([]Name{longestUsual}) {
 			if f.Parts > 1 {
-				wrong = append(wrong, fmt.Errorf("%s: [%s] %s: costs %d parts: %q", file, f.Language, f.Key, f.Parts, f.Text))
+				wrong = append(wrong, fmt.Errorf("%s: [%s] %s: costs %d parts: %q", place(string(f.Language)+"."+f.Key), f.Language, f.Key, f.Parts, f.Text))
 			}
 		}
 	}
@@ -113,27 +126,64 @@ func parseTexts(file string, source []byte) (*Texts, error) {
 	return t, nil
 }
 
+// linesOf finds on which line of a file each table and each text of it begins:
+// "ru", "ru.pass_in". A file that is no TOML has none.
+func linesOf(source []byte) map[string]int {
+	lines := map[string]int{}
+	var p unstable.Parser
+	p.Reset(source)
+	table := ""
+	for p.NextExpression() {
+		e := p.Expression()
+		path, line := "", 0
+		for keys := e.Key(); keys.Next(); {
+			node := keys.Node()
+			if path == "" {
+				line = 1 + bytes.Count(source[:node.Raw.Offset], []byte("\n"))
+			} else {
+				path += "."
+			}
+			path += string(node.Data)
+		}
+		switch {
+		case e.Kind == unstable.Table:
+			table = path
+		case table != "":
+			path = table + "." + path
+		}
+		// [ru.days] and ru.days.one are of the text days.
+		parts := strings.SplitN(path, ".", 3)
+		for n := 1; n <= min(2, len(parts)); n++ {
+			if at := strings.Join(parts[:n], "."); lines[at] == 0 {
+				lines[at] = line
+			}
+		}
+	}
+	return lines
+}
+
 // find returns a text; every key of the catalogue is in every language.
 func (t *Texts) find(l Language, k key) *phrase { return t.byLanguage[l.known()][k] }
 
-// compileAll compiles the texts of one language. All errors are reported.
-func compileAll(l Language, raw map[string]any) (map[key]*phrase, error) {
+// compileAll compiles the texts of one language, and says of each of the others
+// what is wrong with it.
+func compileAll(l Language, raw map[string]any) (map[key]*phrase, map[string]error) {
 	phrases := make(map[key]*phrase, len(raw))
-	var wrong []error
+	wrong := map[string]error{}
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		e, ok := catalogue[key(name)]
 		if !ok {
-			wrong = append(wrong, fmt.Errorf("%s: there is no such text", name))
+			wrong[name] = errors.New("there is no such text")
 			continue
 		}
 		p, err := compile(l, e, raw[name])
 		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
+			wrong[name] = err
 			continue
 		}
 		phrases[key(name)] = p
 	}
-	return phrases, errors.Join(wrong...)
+	return phrases, wrong
 }
 
 // values are what the variables of a text stand for.

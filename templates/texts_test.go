@@ -152,9 +152,9 @@ opt_in = "Messages are on. Send STOP to end them"
 func TestABrokenTextIsRefusedWithItsPlace(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ name, source, want string }{
-		{"no TOML", `[ru`, "own.toml: toml"},
-		{"an unknown language", "[de]\n", `own.toml: "de" is not a language`},
-		{"an unknown key", "[ru]\npass = 'x'", "own.toml: [ru] pass: there is no such text"},
+		{"no TOML", `[ru`, "own.toml:1: toml"},
+		{"an unknown language", "[de]\n", `own.toml:1: "de" is not a language`},
+		{"an unknown key", "[ru]\npass = 'x'", "own.toml:2: [ru] pass: there is no such text"},
 		{"no text", "[ru]\nopt_in = 7", "[ru] opt_in: is not a text"},
 		{"a missing variable", "[ru]\npass_in = 'Вход {{.Time}}'", "[ru] pass_in: the variable {{.Names}} is missing"},
 		{"a variable of another text", "[ru]\npass_in = '{{.Time}} {{.Names}} {{.Code}}'", "[ru] pass_in: has no variable Code"},
@@ -178,11 +178,11 @@ func TestABrokenTextIsRefusedWithItsPlace(t *testing.T) {
 		},
 		{
 			"a second part in Russian", "[ru]\nopt_in = '" + strings.Repeat("Ура ", 20) + "всё'",
-			"own.toml: [ru] opt_in: costs 2 parts",
+			"own.toml:2: [ru] opt_in: costs 2 parts",
 		},
 		{
 			"a second part in English", "[en]\nopt_in = '" + strings.Repeat("On ", 60) + "now'",
-			"own.toml: [en] opt_in: costs 2 parts",
+			"own.toml:2: [en] opt_in: costs 2 parts",
 		},
 		{
 			"a letter outside GSM-7 in English", "[en]\nopt_in = '" + strings.Repeat("On ", 25) + "— now 你'",
@@ -195,6 +195,8 @@ func TestABrokenTextIsRefusedWithItsPlace(t *testing.T) {
 		{"a letter", "[ru]\nmail_service = 'Школа'", "texts of letters cannot be replaced"},
 		{"plural forms where there are none", "[ru]\nopt_in = { one = 'x' }", "has no plural forms"},
 		{"one text where there are plural forms", "[ru]\ndays = '{{.Count}} дн.'", "needs the plural forms one, few, many"},
+		{"a broken text, however it is written", "\n# words\nru.'opt_in' = ' x'\n", "own.toml:3: [ru] opt_in"},
+		{"a broken table of plural forms", "[en]\n\n[ru.days]\none = 'x'\n", "own.toml:3: [ru] days"},
 		{"a plural form missing", "[ru]\ndays = { one = '{{.Count}}', many = '{{.Count}}' }", "the plural form few is missing"},
 		{"an unknown plural form", "[ru]\ndays = { some = '{{.Count}}' }", "some is not a plural form"},
 		{
@@ -215,7 +217,9 @@ func TestEverythingWrongIsReportedAtOnce(t *testing.T) {
 	if err == nil {
 		t.Fatal("nothing is wrong")
 	}
-	for _, want := range []string{"[ru] opt_in", "opt_out: has no variable X", `"fr" is not a language`, "[en] no_such"} {
+	for _, want := range []string{
+		"own.toml:2: [ru] opt_in", "own.toml:3: [ru] opt_out: has no variable X", `own.toml:4: "fr" is not a language`, "own.toml:6: [en] no_such",
+	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is not in %v", want, err)
 		}

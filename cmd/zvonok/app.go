@@ -7,7 +7,10 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -382,7 +385,11 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		})
 	})
 	background("digests", func(ctx context.Context) { every(ctx, digestInterval, log, "make digests", teller.RunDigests) })
-	background("texts", func(ctx context.Context) { watchTexts(ctx, texts, log.With("part", "notice"), a.registry) })
+	// Before anything can know that we run: a hangup that nobody awaits ends the process.
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	a.stops.add("hangups", func(context.Context) error { signal.Stop(hangup); return nil })
+	background("texts", func(ctx context.Context) { watchTexts(ctx, texts, hangup, log.With("part", "notice"), a.registry) })
 	background("dialogue", dialogue.Run)
 	background("view log", tree.Run)
 

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -37,16 +35,15 @@ func (c *Config) texts() (*templates.Live, error) {
 const textsInterval = 10 * time.Second // how long a changed file may go unnoticed
 
 // watchTexts reads a deployment's texts again when their file has changed, and
-// on SIGHUP whether it has or not.
-func watchTexts(ctx context.Context, live *templates.Live, log *slog.Logger, registry prometheus.Registerer) {
+// on a hangup whether it has or not.
+func watchTexts(
+	ctx context.Context, live *templates.Live, hangup <-chan os.Signal, log *slog.Logger, registry prometheus.Registerer,
+) {
 	broken := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "zvonok_templates_override_broken",
 		Help: "1 while notice.templates_file is broken and the texts before it are used.",
 	})
 	registry.MustRegister(broken)
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
 	ticker := time.NewTicker(textsInterval)
 	defer ticker.Stop()
 	said := ""
