@@ -317,6 +317,66 @@ func TestTheTextsAreListedMeasuredAndWrittenForOperators(t *testing.T) {
 	}
 }
 
+// notices.md, Texts: a text that costs a second part for some children is named,
+// and the children by their ids. Here the text has room for the initials of usual
+// names and none for the widest letter in Latin, "Shch.".
+func TestTheLintNamesTheChildrenForWhomATextCostsASecondPart(t *testing.T) {
+	t.Parallel()
+	url, dir := pgtest.NewURL(t), t.TempDir()
+	const long = "Щщщщщщщщщщщщщщщщщщщ"
+	folder := registryFolder(t, map[string]func(string) string{"people.csv": func(s string) string {
+		org := strings.Split(strings.Split(s, "\n")[1], ",")[1]
+		return s + "p-hostile," + org + ",pupil,Щукина," + long + ",,1А,none,,\n"
+	}})
+	if _, stderr, code := zvonok(t, url, "import", folder); code != exitDone {
+		t.Fatal(stderr)
+	}
+	texts, settings := filepath.Join(dir, "texts.toml"), filepath.Join(dir, "zvonok.toml")
+	source := ""
+	for words := "entered"; ; words += "!" {
+		one := "[en]\npass_in = '{{.Time}} {{.Names}} " + words + "'\n"
+		if err := os.WriteFile(texts, []byte(one), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := templates.Load(texts); err != nil {
+			break // it costs two parts for everybody
+		}
+		source = one
+	}
+	for file, content := range map[string]string{
+		texts:    source,
+		settings: fmt.Sprintf("[notice]\ntemplates_file = %q\n[[operator]]\nname = 'a'\nsystem_id = 's'\npassword = 'p'\naddress = '127.0.0.1:1'\ncost = '2.50'\n", texts),
+	} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := zvonok(t, url, "--config", settings, "templates", "--lint", "--json")
+	var findings []struct {
+		Key, Language string
+		Parts, Costly int
+		Price         string
+		Children      []string
+	}
+	if err := json.Unmarshal([]byte(stdout), &findings); err != nil || code != exitDone {
+		t.Fatalf("exit %d, %v: %s", code, err, stderr)
+	}
+	first := findings[0] // the dearest comes first
+	if first.Key != "pass_in" || first.Language != "en" || first.Parts != 2 || first.Costly != 1 || first.Price != "5.00" ||
+		len(first.Children) != 1 || first.Children[0] != "p-hostile" {
+		t.Errorf("the dearest text is %+v, want pass_in for p-hostile alone", first)
+	}
+	for _, f := range findings[1:] {
+		if f.Parts != 1 || len(f.Children) > 0 {
+			t.Errorf("%+v costs a second part", f)
+		}
+	}
+	stdout, _, code = zvonok(t, url, "--config", settings, "templates", "--lint")
+	if code != exitDone || !strings.Contains(stdout, "pass_in (en) costs a second part for: p-hostile\n") || strings.Contains(stdout, long) {
+		t.Errorf("exit %d\n%s", code, stdout)
+	}
+}
+
 func TestAnExplanationIsInTheLanguageOfTheTerminal(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
