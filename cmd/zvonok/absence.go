@@ -90,23 +90,25 @@ func (a *absenceListCommand) Run(ctx context.Context, c *console) error {
 
 type absenceReleaseCommand struct {
 	signed
+	answering
 	Batch int64 `arg:"" help:"The batch, as absence list shows it."`
 }
 
 func (a *absenceReleaseCommand) Run(ctx context.Context, c *console) error {
-	return c.decideAbsence(ctx, a.Batch, true, a.actor(), "is released")
+	return c.decideAbsence(ctx, a.answering, a.Batch, true, a.actor(), "is released")
 }
 
 type absenceCancelCommand struct {
 	signed
+	answering
 	Batch int64 `arg:"" help:"The batch, as absence list shows it."`
 }
 
 func (a *absenceCancelCommand) Run(ctx context.Context, c *console) error {
-	return c.decideAbsence(ctx, a.Batch, false, a.actor(), "is cancelled, nobody is told")
+	return c.decideAbsence(ctx, a.answering, a.Batch, false, a.actor(), "is cancelled, nobody is told")
 }
 
-func (c *console) decideAbsence(ctx context.Context, batch int64, release bool, by access.Actor, done string) error {
+func (c *console) decideAbsence(ctx context.Context, answer answering, batch int64, release bool, by access.Actor, done string) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
 		jobs, err := insertClient(d.pool)
 		if err != nil {
@@ -122,12 +124,12 @@ func (c *console) decideAbsence(ctx context.Context, batch int64, release bool, 
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "batch %d %s\n", batch, done)
-		return err
+		return answer.print(c, map[string]any{"batch": batch, "released": release}, "batch %d %s", batch, done)
 	})
 }
 
 type absenceSetCommand struct {
+	answering
 	Org string `arg:"" help:"The organisation (org_id of the registry)."`
 	At  string `arg:"" help:"A time such as 09:15, on the organisation's clock; or off."`
 }
@@ -149,12 +151,11 @@ func (a *absenceSetCommand) Run(ctx context.Context, c *console) error {
 		if err := door.SetAbsenceRule(ctx, d.pool, organisation, by); err != nil {
 			return err
 		}
+		value := map[string]any{"organisation": a.Org, "by": a.At}
 		if by == nil {
-			_, err = fmt.Fprintf(c.out, "%s: nobody is told that a child has not come\n", a.Org)
-		} else {
-			_, err = fmt.Fprintf(c.out, "%s: parents are told of who has not come by %s and has no excuse\n", a.Org, a.At)
+			return a.print(c, value, "%s: nobody is told that a child has not come", a.Org)
 		}
-		return err
+		return a.print(c, value, "%s: parents are told of who has not come by %s and has no excuse", a.Org, a.At)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"sync"
 	"time"
 
@@ -111,13 +112,29 @@ func (a *App) checkReady(ctx context.Context) error {
 	return nil
 }
 
-// secured sets the headers that every answer on the public address carries.
-func secured(next http.Handler) http.Handler {
+// hstsAge is how long a browser that has seen us over TLS comes back by TLS alone: a year.
+const hstsAge = 365 * 24 * time.Hour
+
+// secured sets the headers that every answer on the public address carries,
+// errors included (V3.4.1 to V3.4.6); a page with needs of its own changes them.
+// PublicURL is our address as browsers see it: TLS is ended by a proxy of ours, so
+// it alone tells whether they may be told to come back by TLS only.
+func secured(publicURL string, next http.Handler) http.Handler {
+	hsts := ""
+	if strings.HasPrefix(publicURL, "https://") {
+		hsts = fmt.Sprintf("max-age=%d", int(hstsAge.Seconds()))
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
+		if hsts != "" {
+			h.Set("Strict-Transport-Security", hsts)
+		}
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Content-Security-Policy", "default-src 'self'; frame-ancestors 'none'")
+		h.Set("Content-Security-Policy", "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'")
+		h.Set("X-Frame-Options", "DENY") // for browsers that do not know frame-ancestors
+		h.Set("Cross-Origin-Opener-Policy", "same-origin")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		next.ServeHTTP(w, r)
 	})
 }

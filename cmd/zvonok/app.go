@@ -477,7 +477,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	mux.Handle(notice.UnsubscribePath, unsubscribe)
 	mux.Handle(push.AckPath, pusher)
 	mux.Handle("/ussd/http/", dialogue.Handler())
-	a.HTTP, err = a.serve("HTTP", config.HTTP.Listen, "http.listen", secured(mux))
+	a.HTTP, err = a.serve("HTTP", config.HTTP.Listen, "http.listen", secured(config.HTTP.PublicURL, mux))
 	if err != nil {
 		return nil, err
 	}

@@ -222,6 +222,7 @@ func (t *timetableShowCommand) Run(ctx context.Context, c *console) error {
 }
 
 type timetableSetCommand struct {
+	answering
 	Org  string `arg:"" help:"The organisation (org_id of the registry)."`
 	File string `arg:"" type:"existingfile" help:"The CSV file; an empty group is every group that has no lessons of its own."`
 }
@@ -245,8 +246,7 @@ func (t *timetableSetCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "%s: %d beginnings are set\n", t.Org, len(lessons))
-		return err
+		return t.print(c, map[string]any{"organisation": t.Org, "set": len(lessons)}, "%s: %d beginnings are set", t.Org, len(lessons))
 	})
 }
 
@@ -283,6 +283,7 @@ func parseTimetable(r io.Reader) ([]door.Lesson, error) {
 }
 
 type holidayCommand struct {
+	answering
 	Org     string   `arg:"" help:"The organisation (org_id of the registry)."`
 	Days    []string `arg:"" help:"The days, such as 2026-11-04."`
 	Lessons bool     `help:"They are days with lessons again."`
@@ -312,8 +313,7 @@ func (h *holidayCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "%s: %d days are set\n", h.Org, len(days))
-		return err
+		return h.print(c, map[string]any{"organisation": h.Org, "set": len(days)}, "%s: %d days are set", h.Org, len(days))
 	})
 }
 
@@ -325,6 +325,7 @@ type excuseCommands struct {
 
 type excuseAddCommand struct {
 	signed
+	answering
 	Person string `arg:"" help:"Who does not come (person_id of the registry)."`
 	From   string `required:"" help:"The first day." placeholder:"YYYY-MM-DD"`
 	To     string `help:"The last day; without it the first one." placeholder:"YYYY-MM-DD"`
@@ -347,8 +348,7 @@ func (e *excuseAddCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "excuse %d\n", id)
-		return err
+		return e.print(c, map[string]any{"id": id}, "excuse %d", id)
 	})
 }
 
@@ -402,6 +402,7 @@ func (e *excuseListCommand) Run(ctx context.Context, c *console) error {
 }
 
 type excuseWithdrawCommand struct {
+	answering
 	Org string `arg:"" help:"The organisation (org_id of the registry)."`
 	ID  int64  `arg:"" help:"The excuse, as excuse list shows it."`
 }
@@ -412,7 +413,10 @@ func (e *excuseWithdrawCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		return door.WithdrawExcuse(ctx, d.pool, organisation, e.ID, time.Now())
+		if err := door.WithdrawExcuse(ctx, d.pool, organisation, e.ID, time.Now()); err != nil {
+			return err
+		}
+		return e.print(c, map[string]any{"id": e.ID, "state": "withdrawn"}, "excuse %d is withdrawn", e.ID)
 	})
 }
 
@@ -454,6 +458,7 @@ func (q *quarantineListCommand) Run(ctx context.Context, c *console) error {
 
 type quarantineSettleCommand struct {
 	signed
+	answering
 	Org   string         `arg:"" help:"The organisation (org_id of the registry)."`
 	Event ledger.EventID `arg:"" help:"The event, as quarantine list shows it."`
 }
@@ -464,6 +469,9 @@ func (q *quarantineSettleCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		return reader.SettleQuarantined(ctx, d.pool, organisation, q.Event, q.actor(), time.Now())
+		if err := reader.SettleQuarantined(ctx, d.pool, organisation, q.Event, q.actor(), time.Now()); err != nil {
+			return err
+		}
+		return q.print(c, map[string]any{"event": q.Event, "state": "settled"}, "event %d is settled", q.Event)
 	})
 }

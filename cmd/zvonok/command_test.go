@@ -5,12 +5,16 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/jackc/pgx/v5"
 
 	"zvonok/cmd/zvonok/city"
@@ -278,6 +282,60 @@ func TestHelpIsEverywhere(t *testing.T) {
 		var out, errs bytes.Buffer
 		if code := run(args, &out, &errs, nil); code != exitDone || !strings.Contains(out.String(), "Usage: zvonok") {
 			t.Errorf("%v: exit %d\n%s%s", args, code, out.String(), errs.String())
+		}
+	}
+}
+
+// contract.md, section 2: whatever a command answers, a program can read it.
+// Those that run, and those that write a document of a chosen format, are no such commands.
+func TestEveryCommandThatAnswersKnowsJSON(t *testing.T) {
+	t.Parallel()
+	parser, err := kong.New(&commands{}, kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	var look func(*kong.Node)
+	look = func(n *kong.Node) {
+		for _, child := range n.Children {
+			look(child)
+		}
+		if n.Type != kong.CommandNode || len(n.Children) > 0 || n.Name == "serve" || n.Name == "demo" {
+			return
+		}
+		seen++
+		if !slices.ContainsFunc(n.Flags, func(f *kong.Flag) bool { return f.Name == "json" || f.Name == "format" }) {
+			t.Errorf("%s knows neither --json nor --format", n.Path())
+		}
+	}
+	look(parser.Model.Node)
+	if seen < 50 {
+		t.Errorf("only %d commands", seen)
+	}
+	var out, errs bytes.Buffer
+	var told struct{ Version string }
+	if code := run([]string{"version", "--json"}, &out, &errs, nil); code != exitDone || json.Unmarshal(out.Bytes(), &told) != nil || told.Version != version {
+		t.Errorf("exit %d: %s%s", code, out.String(), errs.String())
+	}
+}
+
+// V3.4.1 to V3.4.6: on every route, errors included.
+func TestEveryAnswerOnThePublicAddressCarriesItsHeaders(t *testing.T) {
+	t.Parallel()
+	for address, hsts := range map[string]string{
+		"https://pass.example.org": "max-age=31536000", "http://pass.example.org": "", "": "",
+	} {
+		handler := secured(address, http.NotFoundHandler())
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/no/such/page", nil))
+		for name, want := range map[string]string{
+			"Strict-Transport-Security": hsts, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
+			"X-Frame-Options": "DENY", "Cross-Origin-Opener-Policy": "same-origin", "Cross-Origin-Resource-Policy": "same-origin",
+			"Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+		} {
+			if got := w.Header().Get(name); got != want || w.Code != http.StatusNotFound {
+				t.Errorf("%s, %d: %s is %q, want %q", address, w.Code, name, got, want)
+			}
 		}
 	}
 }

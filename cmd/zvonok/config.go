@@ -96,6 +96,7 @@ type DatabaseConfig struct {
 type HTTPConfig struct {
 	Listen string `toml:"listen"` // host:port; port 0 picks a free one
 	// PublicURL is the listener as the world sees it, for links in letters; empty: letters have no links.
+	// With https:// browsers are told to come by TLS alone (HSTS); the proxy before us ends it.
 	PublicURL string `toml:"public_url"`
 	// Proxies are the networks of our own proxies: whom they name in X-Forwarded-For is believed.
 	Proxies []string `toml:"proxies"`

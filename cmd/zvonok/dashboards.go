@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // dashboards are the alert rules for Prometheus and the dashboard for Grafana.
@@ -17,6 +18,7 @@ import (
 var dashboards embed.FS
 
 type dashboardsCommand struct {
+	answering
 	Dir   string `arg:"" type:"path" help:"Folder to write to; made when it is not there."`
 	Force bool   `help:"Write over files that were changed."`
 }
@@ -31,6 +33,7 @@ func (d *dashboardsCommand) Run(_ context.Context, c *console) error {
 	if err := os.MkdirAll(d.Dir, 0o755); err != nil {
 		return fmt.Errorf("make the folder: %w", err)
 	}
+	var written []string
 	for _, file := range files {
 		data, err := dashboards.ReadFile("dashboards/" + file.Name())
 		if err != nil {
@@ -48,7 +51,7 @@ func (d *dashboardsCommand) Run(_ context.Context, c *console) error {
 		if err := os.WriteFile(path, data, 0o644); err != nil {
 			return fmt.Errorf("write the dashboards: %w", err)
 		}
-		fmt.Fprintln(c.out, path)
+		written = append(written, path)
 	}
-	return nil
+	return d.print(c, map[string]any{"files": written}, "%s", strings.Join(written, "\n"))
 }

@@ -111,6 +111,7 @@ var alarmWords = map[reader.DeviceAlarm]string{
 
 type keySettleCommand struct {
 	signed
+	answering
 	Alarm int64 `arg:"" help:"The alarm, as key list shows it."`
 }
 
@@ -123,12 +124,12 @@ func (k *keySettleCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "alarm %d is settled\n", k.Alarm)
-		return err
+		return k.print(c, map[string]any{"alarm": k.Alarm, "state": "settled"}, "alarm %d is settled", k.Alarm)
 	})
 }
 
 type keyRevokeCommand struct {
+	answering
 	ID int64 `arg:"" help:"The device's id, as key list shows it."`
 }
 
@@ -137,8 +138,7 @@ func (k *keyRevokeCommand) Run(ctx context.Context, c *console) error {
 		if err := reader.RevokeDevice(ctx, d.pool, reader.DeviceID(k.ID), time.Now()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "device %d: the key is revoked\n", k.ID)
-		return err
+		return k.print(c, map[string]any{"id": k.ID, "state": "revoked"}, "device %d: the key is revoked", k.ID)
 	})
 }
 

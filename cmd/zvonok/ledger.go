@@ -117,6 +117,7 @@ func (l *ledgerBreaksCommand) Run(ctx context.Context, c *console) error {
 }
 
 type ledgerResolveCommand struct {
+	answering
 	ID  int64  `arg:"" help:"The line's id, as breaks lists it."`
 	How string `required:"" enum:"written_off,reversed,agreed" help:"written_off books the difference as a loss or gain, reversed takes our payment back, agreed changes nothing."`
 	By  string `required:"" help:"Who decides; it is kept."`
@@ -127,8 +128,7 @@ func (l *ledgerResolveCommand) Run(ctx context.Context, c *console) error {
 		if err := topup.ResolveBreak(ctx, tx, book, l.ID, topup.Resolution(l.How), l.By, time.Now()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "line %d: %s\n", l.ID, l.How)
-		return err
+		return l.print(c, map[string]any{"id": l.ID, "how": l.How}, "line %d: %s", l.ID, l.How)
 	})
 }
 
@@ -160,6 +160,7 @@ func (l *ledgerSuspenseCommand) Run(ctx context.Context, c *console) error {
 }
 
 type ledgerReleaseCommand struct {
+	answering
 	Partner string `required:"" help:"Whose payment it is."`
 	Txn     string `required:"" help:"The bank's id of the payment."`
 	Account string `required:"" help:"The account it was meant for. Back to who paid goes a refund."`
@@ -171,8 +172,8 @@ func (l *ledgerReleaseCommand) Run(ctx context.Context, c *console) error {
 		if err := topup.ReleasePayment(ctx, tx, book, order, time.Now()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "payment %s of %s: credited to %s\n", l.Txn, l.Partner, l.Account)
-		return err
+		return l.print(c, map[string]any{"partner": l.Partner, "txn": l.Txn, "account": l.Account},
+			"payment %s of %s: credited to %s", l.Txn, l.Partner, l.Account)
 	})
 }
 
@@ -218,6 +219,7 @@ func (r *refundAskCommand) Run(ctx context.Context, c *console) error {
 }
 
 type refundPayCommand struct {
+	answering
 	ID int64  `arg:"" help:"The refund's id."`
 	By string `required:"" help:"Who pays it; not who asked."`
 }
@@ -227,12 +229,12 @@ func (r *refundPayCommand) Run(ctx context.Context, c *console) error {
 		if err := topup.PayRefund(ctx, tx, book, r.ID, r.By, time.Now()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "refund %d: paid\n", r.ID)
-		return err
+		return r.print(c, map[string]any{"id": r.ID, "state": "paid"}, "refund %d: paid", r.ID)
 	})
 }
 
 type refundDeclineCommand struct {
+	answering
 	ID int64  `arg:"" help:"The refund's id."`
 	By string `required:"" help:"Who declines it."`
 }
@@ -242,8 +244,7 @@ func (r *refundDeclineCommand) Run(ctx context.Context, c *console) error {
 		if err := topup.DeclineRefund(ctx, tx, r.ID, r.By, time.Now()); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "refund %d: declined\n", r.ID)
-		return err
+		return r.print(c, map[string]any{"id": r.ID, "state": "declined"}, "refund %d: declined", r.ID)
 	})
 }
 
@@ -304,6 +305,7 @@ func (l *ledgerCloseCommand) Run(ctx context.Context, c *console) error {
 }
 
 type ledgerReopenCommand struct {
+	answering
 	Day    string `arg:"" help:"The first day to open again."`
 	By     string `required:"" help:"Who does it; it is kept."`
 	Reason string `required:"" help:"Why; it is kept."`
@@ -318,8 +320,7 @@ func (l *ledgerReopenCommand) Run(ctx context.Context, c *console) error {
 		if err := ledger.ReopenDay(ctx, tx, day, l.By, l.Reason); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(c.out, "%s and all later days are open again; the gateway closes them at night\n", l.Day)
-		return err
+		return l.print(c, map[string]any{"first_open": l.Day}, "%s and all later days are open again; the gateway closes them at night", l.Day)
 	})
 }
 

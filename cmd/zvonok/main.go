@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -136,9 +137,22 @@ type usageError struct{ error }
 // printedError is a failure whose words have been printed already.
 type printedError struct{ error }
 
-type versionCommand struct{}
+type versionCommand struct{ answering }
 
-func (versionCommand) Run(c *console) error {
-	_, err := fmt.Fprintln(c.out, "zvonok", version)
+func (v versionCommand) Run(c *console) error {
+	return v.print(c, map[string]any{"version": version, "go": runtime.Version()}, "zvonok %s", version)
+}
+
+// answering is the flag of commands that answer with a line.
+type answering struct {
+	JSON bool `name:"json" help:"Print JSON."`
+}
+
+// print answers with a line, or with a value as JSON.
+func (a answering) print(c *console, value map[string]any, format string, args ...any) error {
+	if a.JSON {
+		return printJSON(c.out, value)
+	}
+	_, err := fmt.Fprintf(c.out, format+"\n", args...)
 	return err
 }
