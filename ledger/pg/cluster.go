@@ -46,6 +46,13 @@ const (
 	maxSocketPath = 107
 )
 
+// The lock files of a cluster.
+const (
+	ownerLock    = "owner.lock"
+	usersLock    = "users.lock"
+	stoppingLock = "stopping.lock"
+)
+
 // ErrClusterInUse says that another process runs the private PostgreSQL of this data directory.
 var ErrClusterInUse = errors.New("another zvonok runs on this data directory")
 
@@ -73,6 +80,7 @@ type ClusterConfig struct {
 //	start.log     what the last start said before there was a log
 //	owner.lock    held by the process that runs the cluster, with its id inside
 //	users.lock    shared by the commands that use a cluster run by another process
+//	stopping.lock held by the process that is about to stop the cluster: nobody joins any more
 //	.s.PGSQL.5432 the socket, unless this path is too long for one
 type Cluster struct {
 	paths    clusterPaths
@@ -82,6 +90,7 @@ type Cluster struct {
 
 	owner *os.File // the lock on owner.lock; nil when the cluster was joined
 	user  *os.File // the shared lock on users.lock; nil when the cluster is our own
+	door  *os.File // the lock on stopping.lock; nil until Stop
 
 	former int // the process that ran the cluster before us, or 0
 
@@ -147,6 +156,9 @@ func Attach(dataDir string) (address string, ok bool) {
 	}
 	return paths.url(clusterDatabase), true
 }
+
+// Joined tells whether another process runs the cluster.
+func (c *Cluster) Joined() bool { return c.owner == nil }
 
 // URL returns the address of the cluster's database, for its owner: migrations
 // use it as it is, the pool takes AppRole on it.
@@ -232,12 +244,15 @@ func join(config ClusterConfig) (*Cluster, error) {
 	if _, err := os.Stat(paths.home); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	user, err := os.OpenFile(filepath.Join(paths.home, "users.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	user, err := os.OpenFile(filepath.Join(paths.home, usersLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("join the private PostgreSQL: %w", err)
 	}
-	// The owner takes this lock for itself once it stops.
-	if syscall.Flock(int(user.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil {
+	// The owner takes this lock for itself once it stops. One that is about to
+	// stop, or is dead, takes its PostgreSQL along: it answers for a moment yet, and
+	// is not to be joined.
+	if syscall.Flock(int(user.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) == nil &&
+		!held(paths.home, stoppingLock) && held(paths.home, ownerLock) {
 		if _, ok := Attach(config.DataDir); ok {
 			file, err := postmaster.ReadPIDFile(paths.data)
 			if err == nil {
@@ -249,11 +264,22 @@ func join(config ClusterConfig) (*Cluster, error) {
 	return nil, user.Close()
 }
 
+// held tells whether a process holds one of the locks for itself. The kernel
+// frees the locks of a dead one.
+func held(home, name string) bool {
+	file, err := os.Open(filepath.Join(home, name))
+	if err != nil {
+		return false // never made: nobody has held it
+	}
+	defer file.Close()
+	return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) != nil
+}
+
 // takeOwnership locks owner.lock and returns which process had it before. The
 // kernel frees the lock when the process ends, however it ends, so no stale
 // lock can be left.
 func takeOwnership(ctx context.Context, home string, wait time.Duration) (_ *os.File, former int, err error) {
-	lock, err := os.OpenFile(filepath.Join(home, "owner.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := os.OpenFile(filepath.Join(home, ownerLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open the lock of the data directory: %w", err)
 	}
@@ -371,16 +397,28 @@ func (c *Cluster) end(ctx context.Context) error {
 	c.stopping()
 	<-c.ended
 	c.shutDown(ctx)
-	if err != nil {
-		return errors.Join(err, c.owner.Close())
+	for _, file := range []*os.File{users, c.door, c.owner} {
+		if file != nil {
+			err = errors.Join(err, file.Close())
+		}
 	}
-	return errors.Join(users.Close(), c.owner.Close())
+	return err
 }
 
-// awaitUsers waits until no command uses the cluster any more, or long enough,
-// and keeps new ones out.
+// awaitUsers keeps new commands out and waits until none uses the cluster any
+// more, or long enough.
 func (c *Cluster) awaitUsers(ctx context.Context) (*os.File, error) {
-	users, err := os.OpenFile(filepath.Join(c.paths.home, "users.lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	stopping, err := os.OpenFile(filepath.Join(c.paths.home, stoppingLock), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("keep users of the private PostgreSQL out: %w", err)
+	}
+	c.door = stopping
+	for syscall.Flock(int(stopping.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		if pause(ctx, poll) != nil { // who looks whether it is held holds it for a moment
+			break
+		}
+	}
+	users, err := os.OpenFile(filepath.Join(c.paths.home, usersLock), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("wait for the users of the private PostgreSQL: %w", err)
 	}

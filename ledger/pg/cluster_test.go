@@ -417,6 +417,53 @@ func TestACommandJoinsARunningClusterAndIsWaitedFor(t *testing.T) {
 	<-stopped
 }
 
+// One that joined it then would find its connections cut within the second.
+func TestACommandDoesNotJoinAClusterThatIsAboutToStop(t *testing.T) {
+	t.Parallel()
+	dir := preparedDir(t)
+	owner := start(t, dir)
+	mustExec(t, owner.URL(), "CREATE TABLE kept AS SELECT 1")
+	first, err := JoinCluster(t.Context(), ClusterConfig{DataDir: dir, Log: quiet()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stopped := make(chan struct{})
+	go func() {
+		stop(t, owner)
+		close(stopped)
+	}()
+	for !held(owner.paths.home, stoppingLock) {
+		if err := pause(t.Context(), poll); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, ok := Attach(dir); !ok {
+		t.Log("the server is gone already")
+	}
+	type result struct {
+		cluster *Cluster
+		err     error
+	}
+	second := make(chan result, 1)
+	go func() {
+		c, err := JoinCluster(t.Context(), ClusterConfig{DataDir: dir, Log: quiet()})
+		second <- result{c, err}
+	}()
+	stop(t, first)
+	<-stopped
+	r := <-second
+	if r.err != nil {
+		t.Fatal(r.err)
+	}
+	defer stop(t, r.cluster)
+	if r.cluster.Joined() {
+		t.Error("the command has joined a cluster that was about to stop")
+	}
+	if n := rows(t, r.cluster.URL()); n != 1 {
+		t.Errorf("%d rows are there, want 1", n)
+	}
+}
+
 func TestACommandThatLeavesDoesNotStopTheRunningCluster(t *testing.T) {
 	t.Parallel()
 	dir := preparedDir(t)
