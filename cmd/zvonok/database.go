@@ -27,34 +27,53 @@ type database struct {
 // gateway: that of database.url, or the private PostgreSQL, which it uses when
 // it runs and otherwise starts for its own time.
 func openDatabase(ctx context.Context, config Config, log *slog.Logger) (*database, error) {
-	d := &database{url: config.Database.URL, stop: func() {}}
-	if d.url == "" {
-		dir, err := config.dataDir()
-		if err != nil {
-			return nil, err
+	d := &database{}
+	stop, err := reach(ctx, config, log, func(url string) (err error) {
+		d.url = url
+		if _, err := pg.Migrate(ctx, url); err != nil {
+			return err
 		}
+		d.pool, err = pg.Open(ctx, pg.Config{URL: url, AppName: "zvonok command", Role: pg.AppRole})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.stop = stop
+	return d, nil
+}
+
+// reach gives the database of the settings to use, and returns how it is left
+// again. When the gateway whose private PostgreSQL it was stops or is killed at
+// that very moment, the database is reached once more: it waits for the end and
+// starts it itself.
+func reach(ctx context.Context, config Config, log *slog.Logger, use func(url string) error) (stop func(), err error) {
+	if config.Database.URL != "" {
+		return func() {}, use(config.Database.URL)
+	}
+	dir, err := config.dataDir()
+	if err != nil {
+		return nil, err
+	}
+	for {
 		cluster, err := pg.JoinCluster(ctx, pg.ClusterConfig{DataDir: dir, Log: log})
 		if err != nil {
 			return nil, err
 		}
-		d.url = cluster.URL()
-		d.stop = func() {
+		stop := func() {
 			if err := cluster.Stop(context.WithoutCancel(ctx)); err != nil {
 				log.Warn("stop the private PostgreSQL", "error", err)
 			}
 		}
+		if err = use(cluster.URL()); err == nil {
+			return stop, nil
+		}
+		_, answers := pg.Attach(dir)
+		stop()
+		if answers || !cluster.Joined() || ctx.Err() != nil {
+			return nil, err
+		}
 	}
-	if _, err := pg.Migrate(ctx, d.url); err != nil {
-		d.stop()
-		return nil, err
-	}
-	pool, err := pg.Open(ctx, pg.Config{URL: d.url, AppName: "zvonok command", Role: pg.AppRole})
-	if err != nil {
-		d.stop()
-		return nil, err
-	}
-	d.pool = pool
-	return d, nil
 }
 
 func (d *database) close() {

@@ -18,27 +18,19 @@ func (m *migrateCommand) Run(ctx context.Context, c *console) error {
 	if err != nil {
 		return err
 	}
-	url, log := config.Database.URL, c.logger(config.Log)
-	if url == "" {
-		dir, err := config.dataDir()
-		if err != nil {
-			return err
-		}
-		cluster, err := pg.JoinCluster(ctx, pg.ClusterConfig{DataDir: dir, Log: log})
-		if err != nil {
-			return err
-		}
-		defer cluster.Stop(context.WithoutCancel(ctx))
-		url = cluster.URL()
-	}
 	work := pg.Migrate
 	if m.Status {
 		work = pg.Status
 	}
-	report, err := work(ctx, url)
+	var report pg.MigrationReport
+	stop, err := reach(ctx, config, c.logger(config.Log), func(url string) (err error) {
+		report, err = work(ctx, url)
+		return err
+	})
 	if err != nil {
 		return err
 	}
+	stop()
 	if m.JSON {
 		return printJSON(c.out, report)
 	}
