@@ -7,12 +7,13 @@
 //	go run ./cmd/zvonok-load --people 400000 --rate 2000 --seconds 20 --kill
 //	go run ./cmd/zvonok-load --people 400000 --rate 200 --seconds 200 --digests
 //	go run ./cmd/zvonok-load --people 400000 --months 12 --ussd 500 --seconds 60
+//	go run ./cmd/zvonok-load --people 400000 --authorize 500 --seconds 60
 //
 // With --kill the gateway is killed with signal 9 in the middle and started
 // again; the doors repeat what was not acknowledged, as doors do. With --digests
 // the day's digest of every recipient is made while the doors are busy. With --ussd
 // parents dial *377*888# instead, and what is measured is when the screen comes
-// to the operator. Everything listens on the loopback and ends by itself.
+// to the operator. With --authorize doors ask whether to open. Everything listens on the loopback and ends by itself.
 package main
 
 import (
@@ -25,14 +26,11 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -69,6 +67,7 @@ type options struct {
 	Rounds   int           `default:"1" help:"Rounds of the load, each with children of its own."`
 	Patience time.Duration `default:"60s" help:"How long to wait for the last SMS."`
 	USSD     int           `name:"ussd" help:"Begins of USSD dialogues per second, in place of uploads."`
+	Ask      int           `name:"authorize" help:"Questions of doors whether to open per second, in place of uploads."`
 	Months   int           `help:"Months of passes of everybody behind the city's last days."`
 	JSON     bool          `name:"json" help:"Print the figures as JSON."`
 }
@@ -200,6 +199,9 @@ func run(o options) error {
 		return err
 	}
 	defer pool.Close()
+	if o.Ask > 0 {
+		return askAll(ctx, o, made, pool, gateway)
+	}
 	taps, err := plan(ctx, o, made, pool)
 	if err != nil {
 		return err
@@ -268,15 +270,9 @@ func plan(ctx context.Context, o options, made *city.City, pool *pgxpool.Pool) (
 	if since != nil {
 		time.Sleep(time.Until(since.Add(samePassage)))
 	}
-	doors := make([]*door, len(made.Organisations))
-	for i, organisation := range made.Organisations {
-		_, key, err := reader.AddDevice(ctx, pool, reader.NewDevice{
-			Name: "load", Kind: reader.Door, Building: organisation.Buildings[0],
-		}, time.Now())
-		if err != nil {
-			return nil, err
-		}
-		doors[i] = &door{key: key.Reveal()}
+	doors, err := addDoors(ctx, pool, made)
+	if err != nil {
+		return nil, err
 	}
 	shared := map[string]int{}
 	for _, p := range made.People {
@@ -309,6 +305,21 @@ func plan(ctx context.Context, o options, made *city.City, pool *pgxpool.Pool) (
 		return nil, fmt.Errorf("the city has only %d suitable children for %d taps; make it larger", len(taps), wanted)
 	}
 	return taps, nil
+}
+
+// addDoors gives every organisation a door.
+func addDoors(ctx context.Context, pool *pgxpool.Pool, made *city.City) ([]*door, error) {
+	doors := make([]*door, len(made.Organisations))
+	for i, organisation := range made.Organisations {
+		_, key, err := reader.AddDevice(ctx, pool, reader.NewDevice{
+			Name: "load", Kind: reader.Door, Building: organisation.Buildings[0],
+		}, time.Now())
+		if err != nil {
+			return nil, err
+		}
+		doors[i] = &door{key: key.Reveal()}
+	}
+	return doors, nil
 }
 
 // apply sends the taps at the rate, whatever the answers take, and in a kill
@@ -501,126 +512,6 @@ func percentile(values []time.Duration, p int) float64 {
 	slices.Sort(values)
 	i := min(len(values)*p/100, len(values)-1)
 	return float64(values[i]) / float64(time.Millisecond)
-}
-
-// gateway is the program under load.
-type gateway struct {
-	binary, dir, operator, relay string
-
-	mu      sync.Mutex
-	process *exec.Cmd
-	used    time.Duration // CPU of processes that have ended
-	ready   struct {
-		HTTP     string `json:"http"`
-		Database string `json:"database"`
-	}
-}
-
-func (g *gateway) configFile() string { return filepath.Join(g.dir, "zvonok.toml") }
-
-func (g *gateway) configure() error {
-	return os.WriteFile(g.configFile(), fmt.Appendf(nil, `data_dir = %q
-[http]
-listen = "127.0.0.1:0"
-[admin]
-listen = "127.0.0.1:0"
-[smpp]
-listen = "127.0.0.1:0"
-[mail]
-smarthost = %q
-tls = "none"
-[log]
-level = "warn"
-[[operator]]
-name = "box"
-address = %q
-system_id = "school"
-password = "secret12"
-binds = 2
-window = 500
-rate = 20000
-roles = ["sms", "ussd"]
-source = "SCHOOL"
-`, filepath.Join(g.dir, "data"), g.relay, g.operator), 0o600)
-}
-
-func (g *gateway) command(args ...string) error {
-	c := exec.Command(g.binary, append(args, "--config", g.configFile())...)
-	c.Stdout, c.Stderr = os.Stderr, os.Stderr
-	if err := c.Run(); err != nil {
-		return fmt.Errorf("zvonok %s: %w", args[0], err)
-	}
-	return nil
-}
-
-func (g *gateway) start() error {
-	ready := filepath.Join(g.dir, "ready.json")
-	if err := os.Remove(ready); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	process := exec.Command(g.binary, "serve", "--config", g.configFile(), "--ready-file", ready)
-	process.Stdout, process.Stderr = os.Stderr, os.Stderr
-	begun := time.Now()
-	if err := process.Start(); err != nil {
-		return fmt.Errorf("start the gateway: %w", err)
-	}
-	var data []byte
-	if !waitFor(2*time.Minute, func() bool {
-		var err error
-		data, err = os.ReadFile(ready)
-		return err == nil
-	}) {
-		return errors.New("the gateway does not get ready")
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.process = process
-	fmt.Fprintf(os.Stderr, "the gateway is up after %s\n", time.Since(begun).Round(10*time.Millisecond))
-	return json.Unmarshal(data, &g.ready)
-}
-
-func (g *gateway) address() string {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.ready.HTTP
-}
-
-func (g *gateway) end(signal syscall.Signal) {
-	g.mu.Lock()
-	process := g.process
-	g.mu.Unlock()
-	_ = process.Process.Signal(signal) // it may have ended
-	_ = process.Wait()                 // its exit code says nothing here
-	g.mu.Lock()
-	g.used += process.ProcessState.UserTime() + process.ProcessState.SystemTime()
-	g.mu.Unlock()
-}
-
-func (g *gateway) killAndRestart() error {
-	g.end(syscall.SIGKILL)
-	return g.start()
-}
-
-func (g *gateway) stop() { g.end(syscall.SIGTERM) }
-
-// cpu is how many seconds of CPU the gateway's processes have used, from
-// /proc, where a clock tick is 10 ms.
-func (g *gateway) cpu() float64 {
-	used := g.used.Seconds()
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", g.process.Process.Pid))
-	if err != nil {
-		return used
-	}
-	// Fields 14 and 15, counted from the process's name, which may hold spaces.
-	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
-	for _, field := range fields[11:13] {
-		ticks, err := strconv.Atoi(string(field))
-		if err != nil {
-			return used
-		}
-		used += float64(ticks) / 100
-	}
-	return used
 }
 
 func waitFor(patience time.Duration, condition func() bool) bool {

@@ -61,39 +61,31 @@ func dialAll(ctx context.Context, o options, smsc *smpptest.SMSC, made *city.Cit
 	n := o.USSD * o.Seconds
 	waits := make([]time.Duration, n)
 	var failed, foreign atomic.Int64
-	var calls sync.WaitGroup
-	begun := time.Now()
-	for i := range n {
-		if wait := time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(o.USSD))); wait > 0 {
-			time.Sleep(wait)
+	applied := atRate(n, o.USSD, func(i int) {
+		phone := phones[i%len(phones)]
+		limited, cancel := context.WithTimeout(ctx, screenTimeout)
+		defer cancel()
+		dialled := time.Now()
+		call, err := smsc.Dial(limited, profile, strings.TrimPrefix(phone.number, "+"), "*377*888#")
+		var screen smpptest.Screen
+		if err == nil {
+			screen, err = call.Screen(limited)
 		}
-		calls.Go(func() {
-			phone := phones[i%len(phones)]
-			limited, cancel := context.WithTimeout(ctx, screenTimeout)
-			defer cancel()
-			dialled := time.Now()
-			call, err := smsc.Dial(limited, profile, strings.TrimPrefix(phone.number, "+"), "*377*888#")
-			var screen smpptest.Screen
-			if err == nil {
-				screen, err = call.Screen(limited)
+		waits[i] = time.Since(dialled)
+		switch {
+		case err != nil:
+			waits[i] = -1
+			if failed.Add(1) <= maxComplaints {
+				fmt.Fprintln(os.Stderr, "not answered:", err)
 			}
-			waits[i] = time.Since(dialled)
-			switch {
-			case err != nil:
-				waits[i] = -1
-				if failed.Add(1) <= maxComplaints {
-					fmt.Fprintln(os.Stderr, "not answered:", err)
-				}
-			case !phone.owns(screen.Text):
-				if foreign.Add(1) <= maxComplaints {
-					fmt.Fprintf(os.Stderr, "a parent of %v reads %q\n", phone.children, screen.Text)
-				}
+		case !phone.owns(screen.Text):
+			if foreign.Add(1) <= maxComplaints {
+				fmt.Fprintf(os.Stderr, "a parent of %v reads %q\n", phone.children, screen.Text)
 			}
-		})
-	}
-	calls.Wait()
+		}
+	})
 	f := dialFigures{
-		People: o.People, Passes: passes, Rate: o.USSD, Seconds: o.Seconds, Applied: time.Since(begun).Seconds(),
+		People: o.People, Passes: passes, Rate: o.USSD, Seconds: o.Seconds, Applied: applied.Seconds(),
 		Failed: failed.Load(), Foreign: foreign.Load(), CPU: g.cpu(),
 	}
 	answered := waits[:0]
@@ -112,6 +104,20 @@ func dialAll(ctx context.Context, o options, smsc *smpptest.SMSC, made *city.Cit
 		return errors.New("not every phone got its own screen")
 	}
 	return nil
+}
+
+// atRate begins n calls, rate of them a second whatever they take, and answers how long all took.
+func atRate(n, rate int, call func(i int)) time.Duration {
+	var calls sync.WaitGroup
+	begun := time.Now()
+	for i := range n {
+		if wait := time.Until(begun.Add(time.Duration(i) * time.Second / time.Duration(rate))); wait > 0 {
+			time.Sleep(wait)
+		}
+		calls.Go(func() { call(i) })
+	}
+	calls.Wait()
+	return time.Since(begun)
 }
 
 // print writes the figures for a reader or for a program.
