@@ -1,10 +1,15 @@
 package main
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"zvonok/ussd"
 )
 
 func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
@@ -119,5 +124,80 @@ func TestSettingsComeFromDefaultsFileEnvironmentAndSecretFilesInThatOrder(t *tes
 	}
 	if o.Window != 7 || o.Rate != 500 || o.Binds != 1 || o.Mode != "client" || len(o.Roles) != 2 {
 		t.Errorf("operator = %+v", o)
+	}
+}
+
+// The README is what an administrator has: its blocks about USSD are settings that load, and each reaches its link.
+func TestTheUSSDSettingsOfTheREADMEReachTheirLinks(t *testing.T) {
+	t.Parallel()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := ""
+	for _, part := range strings.Split(string(readme), "```toml\n")[1:] {
+		block, _, _ := strings.Cut(part, "```")
+		for _, head := range []string{"[[operator]]", "[[ussd.profile]]", "[[ussd.http]]"} {
+			if strings.HasPrefix(block, head) {
+				file += block
+			}
+		}
+	}
+	for _, change := range [][2]string{
+		{`password_file = "/etc/zvonok/mts.password"`, `password = "secret"`},
+		{`secret_file = "/etc/zvonok/at.secret"`, `secret = "0123456789abcdef"`},
+		{`ussd_profile = "plain-its"`, `ussd_profile = "beeline-2026"`},
+		{`ussd_timeout = "180s"`, `ussd_timeout = "90s"`},
+		{`ussd_continue = false`, `ussd_continue = true`},
+		{`ussd_close = false`, `ussd_close = true`},
+		{`ussd_latin = false`, `ussd_latin = true`},
+		{`ussd_max_open = 0`, `ussd_max_open = 500`},
+	} {
+		if strings.Count(file, change[0]) != 1 {
+			t.Fatalf("the README does not say %s once", change[0])
+		}
+		file = strings.Replace(file, change[0], change[1], 1)
+	}
+	file += "region = \"KE\"\nlatin = true\ncontinue = true\nclose = true\n" // of [[ussd.http]], the last block
+	path := filepath.Join(t.TempDir(), "zvonok.toml")
+	if err := os.WriteFile(path, []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	config, err := LoadConfig(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	links, err := ussdLinks(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	profiles, err := ussd.NewProfiles(config.USSD.Profiles)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []ussd.Link{
+		{
+			Name: "mts", Profile: profiles["beeline-2026"], TTL: 90 * time.Second, MaxOpen: 500,
+			AnswerAndClose: true, Latin: true, FollowBySMS: true,
+		},
+		{
+			Name: "at", TTL: 180 * time.Second, AnswerAndClose: true, Latin: true, FollowBySMS: true,
+			HTTP: &ussd.Caller{
+				Convention: "africastalking", Secret: "0123456789abcdef", Region: "KE",
+				From: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+			},
+		},
+	}
+	if !reflect.DeepEqual(links, want) {
+		t.Errorf("the links are\n%+v\nwant\n%+v", links, want)
+	}
+	known, err := ussd.NewProfiles(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range known {
+		if !strings.Contains(string(readme), "`"+name+"`") {
+			t.Errorf("the README does not name the profile %s", name)
+		}
 	}
 }
