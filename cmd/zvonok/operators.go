@@ -231,7 +231,7 @@ func (o *operatorPortedCommand) Run(ctx context.Context, c *console) error {
 		summary, err := routing.Import(ctx, d.pool, routing.File{
 			Name: filepath.Base(o.File), Lines: bufio.NewReaderSize(file, 1<<20), Operators: names, Owners: o.Owner,
 			Changes:  o.Changes,
-			Progress: func(lines int) { fmt.Fprintf(c.err, "%d lines read\n", lines) },
+			Progress: func(what string) { fmt.Fprintln(c.err, what) },
 		}, time.Now())
 		if err != nil && !errors.Is(err, routing.ErrProblems) {
 			return err
@@ -262,8 +262,8 @@ func (o *operatorPortedCommand) Run(ctx context.Context, c *console) error {
 }
 
 func printPorted(w io.Writer, s routing.Summary) error {
-	if err := table(w, []any{"LINES", "OF OUR OPERATORS", "REMOVED", "IN THE TABLE NOW"},
-		[][]any{{s.Lines, s.Numbers, s.Removed, s.Total}}); err != nil {
+	if err := table(w, []any{"LINES", "OF OUR OPERATORS", "ADDED", "CHANGED", "REMOVED", "IN THE TABLE NOW"},
+		[][]any{{s.Lines, s.Numbers, s.Added, s.Changed, s.Removed, s.Total}}); err != nil {
 		return err
 	}
 	if len(s.Foreign) == 0 {

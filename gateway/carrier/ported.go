@@ -1,8 +1,8 @@
 package carrier
 
 import (
-	"cmp"
 	"slices"
+	"sort"
 	"strconv"
 	"time"
 
@@ -25,24 +25,28 @@ type PortedNumbers struct {
 	names     []string
 }
 
-// PortedTable makes a table. Numbers may come in any order; of one that comes twice the last counts. An operator beyond
-// the 255th is left out.
+// PortedTable makes a table. Numbers may come in any order, best in ascending order; of one that comes twice the last
+// counts. An operator beyond the 256th is left out.
 type PortedTable struct {
-	rows  []portedRow
-	names []string
+	numbers    []uint64
+	operators  []uint8
+	names      []string
+	disordered bool
 }
 
-type portedRow struct {
-	number   uint64
-	operator uint8
+// Grow makes room for so many numbers, so that none are copied.
+func (b *PortedTable) Grow(n int) {
+	b.numbers, b.operators = slices.Grow(b.numbers, n), slices.Grow(b.operators, n)
 }
 
 // Add puts a number into the table. It is false when the number has no digits or there are too many operators.
 func (b *PortedTable) Add(to phone.Number, operator string) bool {
 	n, err := strconv.ParseUint(string(to), 10, 64)
-	if err != nil {
-		return false
-	}
+	return err == nil && b.AddNumber(n, operator)
+}
+
+// AddNumber is Add for the digits as a number.
+func (b *PortedTable) AddNumber(n uint64, operator string) bool {
 	i := slices.Index(b.names, operator)
 	if i < 0 {
 		if i = len(b.names); i > 255 {
@@ -50,23 +54,37 @@ func (b *PortedTable) Add(to phone.Number, operator string) bool {
 		}
 		b.names = append(b.names, operator)
 	}
-	b.rows = append(b.rows, portedRow{n, uint8(i)})
+	if last := len(b.numbers) - 1; last >= 0 && n < b.numbers[last] {
+		b.disordered = true
+	}
+	b.numbers, b.operators = append(b.numbers, n), append(b.operators, uint8(i))
 	return true
 }
 
-// Numbers returns the finished table.
+// Numbers returns the finished table. The PortedTable must not be used any more.
 func (b *PortedTable) Numbers() *PortedNumbers {
-	slices.SortStableFunc(b.rows, func(x, y portedRow) int { return cmp.Compare(x.number, y.number) })
-	p := &PortedNumbers{
-		names: b.names, numbers: make([]uint64, 0, len(b.rows)), operators: make([]uint8, 0, len(b.rows)),
+	if b.disordered {
+		sort.Stable(byNumber{b})
 	}
-	for i, row := range b.rows {
-		if i+1 < len(b.rows) && b.rows[i+1].number == row.number {
+	kept := 0
+	for i, n := range b.numbers {
+		if i+1 < len(b.numbers) && b.numbers[i+1] == n {
 			continue
 		}
-		p.numbers, p.operators = append(p.numbers, row.number), append(p.operators, row.operator)
+		b.numbers[kept], b.operators[kept] = n, b.operators[i]
+		kept++
 	}
-	return p
+	return &PortedNumbers{names: b.names, numbers: b.numbers[:kept], operators: b.operators[:kept]}
+}
+
+// byNumber sorts a PortedTable.
+type byNumber struct{ *PortedTable }
+
+func (b byNumber) Len() int           { return len(b.numbers) }
+func (b byNumber) Less(i, j int) bool { return b.numbers[i] < b.numbers[j] }
+func (b byNumber) Swap(i, j int) {
+	b.numbers[i], b.numbers[j] = b.numbers[j], b.numbers[i]
+	b.operators[i], b.operators[j] = b.operators[j], b.operators[i]
 }
 
 // Len is how many numbers the table has.

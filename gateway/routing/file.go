@@ -21,7 +21,11 @@ import (
 const (
 	mostProblems  = 100     // lines told; the others are counted
 	progressEvery = 500_000 // lines between two words about them
+	mostForeign   = 1000    // words for foreign owners told; the others are counted together
 )
+
+// otherOwners are counted together in [Summary.Foreign].
+const otherOwners = "(others)"
 
 // File is a file of ported numbers to be imported: CSV in UTF-8 with a header
 // line, separated by commas or semicolons. It needs a column with the number
@@ -42,8 +46,8 @@ type File struct {
 	// Otherwise the file is the whole table.
 	Changes bool
 
-	// Progress hears now and then how many lines were read; it may be nil.
-	Progress func(lines int)
+	// Progress hears now and then what is being done; it may be nil.
+	Progress func(what string)
 }
 
 // Problem is a line that cannot be understood.
@@ -55,10 +59,12 @@ type Problem struct {
 // Summary says what an import did.
 type Summary struct {
 	Lines    int            `json:"lines"`
-	Numbers  int            `json:"numbers"`  // of ours, in the file
-	Removed  int            `json:"removed"`  // that were there before
+	Numbers  int            `json:"numbers"` // of ours, in the file
+	Added    int            `json:"added"`
+	Changed  int            `json:"changed"`  // have another operator now
+	Removed  int            `json:"removed"`  // are in the table no more
 	Total    int            `json:"total"`    // in the table now
-	Foreign  map[string]int `json:"foreign"`  // numbers of owners we have no link to, left out
+	Foreign  map[string]int `json:"foreign"`  // lines of owners we have no link to, left out
 	Problems []Problem      `json:"problems"` // then nothing was changed
 	Wrong    int            `json:"wrong"`    // lines with a problem, also those not told
 }
@@ -67,16 +73,25 @@ type Summary struct {
 // changed.
 var ErrProblems = errors.New("the file has lines that cannot be understood; nothing was changed")
 
-// Import brings a file into the table, all or nothing.
+// Import brings a file into the table, all or nothing: whoever reads the table
+// meanwhile sees it as it was. Only what differs is written. The memory it takes
+// does not depend on the length of the file; imports take turns.
 func Import(ctx context.Context, pool *pgxpool.Pool, f File, now time.Time) (Summary, error) {
 	s := Summary{Foreign: map[string]int{}}
+	if f.Progress == nil {
+		f.Progress = func(string) {}
+	}
 	source, err := f.open()
 	if err != nil {
 		return s, err
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		// Tens of millions of lines take longer than any other statement may, and
+		// are sorted in few passes.
 		if _, err := tx.Exec(ctx, `
-			CREATE TEMPORARY TABLE incoming (line bigint, number bigint, operator text) ON COMMIT DROP`); err != nil {
+			SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; SET LOCAL work_mem = '128MB';
+			CREATE TEMPORARY TABLE incoming (line bigint, number bigint, operator text) ON COMMIT DROP;
+			SELECT pg_advisory_xact_lock(hashtextextended('zvonok ported numbers', 0))`); err != nil {
 			return fmt.Errorf("import ported numbers: %w", err)
 		}
 		rows := &rowSource{file: source, summary: &s}
@@ -92,37 +107,49 @@ func Import(ctx context.Context, pool *pgxpool.Pool, f File, now time.Time) (Sum
 }
 
 // merge makes the table of what was read; of a number that comes twice the last
-// line counts.
+// line counts. What has no operator of ours is left to its prefix.
 func (f File) merge(ctx context.Context, tx pgx.Tx, now time.Time, s *Summary) error {
-	var before int
-	if err := tx.QueryRow(ctx, `SELECT count(*) FROM routing.ported`).Scan(&before); err != nil {
+	f.Progress("sorting the numbers")
+	if _, err := tx.Exec(ctx, `
+		CREATE TEMPORARY TABLE latest ON COMMIT DROP AS
+			SELECT DISTINCT ON (number) number, operator FROM incoming ORDER BY number, line DESC;
+		ANALYZE latest`); err != nil {
 		return fmt.Errorf("import ported numbers: %w", err)
 	}
-	if f.Changes {
-		// Home again, or with an operator that is none of ours.
-		if _, err := tx.Exec(ctx, `DELETE FROM routing.ported AS p USING incoming AS i WHERE i.number = p.number`); err != nil {
+	f.Progress("comparing them with the table")
+	gone := `EXISTS (SELECT FROM latest AS l WHERE l.number = p.number AND l.operator = '')` // home again, or with a foreign one
+	if !f.Changes {
+		gone = `NOT EXISTS (SELECT FROM latest AS l WHERE l.number = p.number AND l.operator <> '')`
+	}
+	for _, step := range []struct {
+		count *int
+		sql   string
+	}{
+		{&s.Removed, `DELETE FROM routing.ported AS p WHERE ` + gone},
+		{&s.Changed, `
+			UPDATE routing.ported AS p SET operator = l.operator FROM latest AS l
+			WHERE l.number = p.number AND l.operator NOT IN ('', p.operator)`},
+		{&s.Added, `
+			INSERT INTO routing.ported (number, operator) SELECT l.number, l.operator FROM latest AS l
+			WHERE l.operator <> '' AND NOT EXISTS (SELECT FROM routing.ported AS p WHERE p.number = l.number)
+			ORDER BY l.number`},
+	} {
+		tag, err := tx.Exec(ctx, step.sql)
+		if err != nil {
 			return fmt.Errorf("import ported numbers: %w", err)
 		}
-	} else if _, err := tx.Exec(ctx, `TRUNCATE routing.ported`); err != nil {
-		return fmt.Errorf("import ported numbers: %w", err)
+		*step.count = int(tag.RowsAffected())
 	}
-	var kept int
-	if err := tx.QueryRow(ctx, `SELECT count(*) FROM routing.ported`).Scan(&kept); err != nil {
-		return fmt.Errorf("import ported numbers: %w", err)
-	}
-	tag, err := tx.Exec(ctx, `
-		INSERT INTO routing.ported (number, operator)
-		SELECT number, operator FROM (
-			SELECT DISTINCT ON (number) number, operator FROM incoming ORDER BY number, line DESC
-		) AS last WHERE operator <> ''`)
+	err := tx.QueryRow(ctx, `
+		SELECT (SELECT count(*) FROM latest WHERE operator <> ''), (SELECT count(*) FROM routing.ported)`).Scan(&s.Numbers, &s.Total)
 	if err != nil {
 		return fmt.Errorf("import ported numbers: %w", err)
 	}
-	s.Numbers, s.Removed, s.Total = int(tag.RowsAffected()), before-kept, kept+int(tag.RowsAffected())
 	if _, err := tx.Exec(ctx, `INSERT INTO routing.import (at, file, numbers) VALUES ($1, $2, $3)`,
 		now, f.Name, s.Total); err != nil {
 		return fmt.Errorf("import ported numbers: %w", err)
 	}
+	f.Progress(fmt.Sprintf("%d added, %d changed, %d removed", s.Added, s.Changed, s.Removed))
 	return nil
 }
 
@@ -183,8 +210,8 @@ func (r *rowSource) Next() bool {
 			return false
 		}
 		r.summary.Lines++
-		if r.file.Progress != nil && r.summary.Lines%progressEvery == 0 {
-			r.file.Progress(r.summary.Lines)
+		if r.summary.Lines%progressEvery == 0 {
+			r.file.Progress(fmt.Sprintf("%d lines read", r.summary.Lines))
 		}
 		line := r.summary.Lines + 1 // the header is the first
 		var parse *csv.ParseError
@@ -197,15 +224,13 @@ func (r *rowSource) Next() bool {
 			return false
 		}
 		number, operator, why := r.file.understand(record)
-		switch {
-		case why != "":
+		if why != "" {
 			r.wrong(line, why)
 			continue
-		case operator == "" && !r.file.Changes:
-			// An owner we have no link to, or a number at home: its prefix decides.
-			r.foreign(record)
-			continue
-		case operator == "":
+		}
+		if operator == "" {
+			// An owner we have no link to, or a number at home: its prefix decides,
+			// whatever an earlier line says.
 			r.foreign(record)
 		}
 		r.values = [3]any{int64(line), number, operator}
@@ -214,7 +239,11 @@ func (r *rowSource) Next() bool {
 }
 
 func (r *rowSource) foreign(record []string) {
-	if owner := strings.TrimSpace(record[r.file.owner]); owner != "" {
+	owner := strings.TrimSpace(record[r.file.owner])
+	if _, known := r.summary.Foreign[owner]; !known && len(r.summary.Foreign) >= mostForeign {
+		owner = otherOwners
+	}
+	if owner != "" {
 		r.summary.Foreign[strings.Clone(owner)]++
 	}
 }

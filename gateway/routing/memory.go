@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/access/phone"
@@ -294,18 +295,36 @@ func (m *Memory) readImported(ctx context.Context) error {
 	if last == m.imported {
 		return nil
 	}
-	rows, err := m.cfg.Pool.Query(ctx, `SELECT number, operator FROM routing.ported`)
-	if err != nil {
-		return fmt.Errorf("read ported numbers: %w", err)
-	}
-	var (
-		table    carrier.PortedTable
-		number   int64
-		operator string
-	)
-	if _, err := pgx.ForEachRow(rows, []any{&number, &operator}, func() error {
-		table.Add(phone.Number(strconv.FormatInt(number, 10)), operator)
-		return nil
+	var table carrier.PortedTable
+	if err := pgx.BeginFunc(ctx, m.cfg.Pool, func(tx pgx.Tx) error {
+		// Tens of millions take longer than any other statement may.
+		if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`, fmt.Sprint(syncTimeout.Milliseconds())); err != nil {
+			return err
+		}
+		var count int
+		if err := tx.QueryRow(ctx, `SELECT numbers FROM routing.import WHERE id = $1`, last).Scan(&count); err != nil {
+			return err
+		}
+		table.Grow(count)
+		rows, err := tx.Query(ctx, `SELECT number, operator FROM routing.ported ORDER BY number`)
+		if err != nil {
+			return err
+		}
+		var (
+			number int64
+			raw    pgtype.DriverBytes // no copy of a word that comes millions of times
+			words  = map[string]string{}
+		)
+		_, err = pgx.ForEachRow(rows, []any{&number, &raw}, func() error {
+			operator, ok := words[string(raw)]
+			if !ok {
+				operator = string(raw)
+				words[operator] = operator
+			}
+			table.AddNumber(uint64(number), operator)
+			return nil
+		})
+		return err
 	}); err != nil {
 		return fmt.Errorf("read ported numbers: %w", err)
 	}

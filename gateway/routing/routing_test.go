@@ -103,7 +103,7 @@ func TestAnImportedTableRoutesInEveryProcessAndAfterARestart(t *testing.T) {
 	}
 
 	// Changes: one more, one home again.
-	if s, err = importFile(t, pool, true, "number,operator\n+7 926 000-00-04,mts\n79260000001,\n"); err != nil || s.Total != 2 || s.Removed != 1 {
+	if s, err = importFile(t, pool, true, "number,operator\n+7 926 000-00-04,mts\n79260000001,\n"); err != nil || s.Total != 2 || s.Added != 1 || s.Removed != 1 {
 		t.Fatalf("changes: %+v, %v", s, err)
 	}
 	running.sync(t)
@@ -113,9 +113,28 @@ func TestAnImportedTableRoutesInEveryProcessAndAfterARestart(t *testing.T) {
 	if got := running.exchange.Route("79260000004"); got[0] != "mts" {
 		t.Errorf("the new one: %v", got)
 	}
-	// The whole table again.
-	if s, err = importFile(t, pool, false, "number,operator\n79260000005,mts\n"); err != nil || s.Total != 1 || s.Removed != 2 {
+	// The whole table again: only what differs is written. The last line about a number counts, also one that gives it
+	// to an operator we have no link to.
+	s, err = importFile(t, pool, false, "number,operator\n79260000005,mts\n79260000004,beeline\n79260000006,mts\n79260000006,mOTHER\n")
+	if err != nil || s.Numbers != 2 || s.Total != 2 || s.Added != 1 || s.Changed != 1 || s.Removed != 1 {
 		t.Fatalf("whole: %+v, %v", s, err)
+	}
+	if s, err = importFile(t, pool, false, "number,operator\n79260000005,mts\n79260000004,beeline\n"); err != nil || s.Total != 2 || s.Added+s.Changed+s.Removed != 0 {
+		t.Fatalf("the same again: %+v, %v", s, err)
+	}
+}
+
+// The memory of an import does not grow with what a wrong column of the file holds.
+func TestWordsForForeignOwnersAreBounded(t *testing.T) {
+	t.Parallel()
+	var file strings.Builder
+	file.WriteString("number,operator\n")
+	for i := range 3000 {
+		fmt.Fprintf(&file, "7926%07d,w%d\n", i, i)
+	}
+	s, err := importFile(t, pgtest.New(t), false, file.String())
+	if err != nil || len(s.Foreign) > 1001 || s.Foreign["(others)"] != 2000 || s.Foreign["w0"] != 1 {
+		t.Errorf("%d words, %d others, %v", len(s.Foreign), s.Foreign["(others)"], err)
 	}
 }
 
