@@ -180,6 +180,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		Dial:        func(d carrier.Dial) { dialogue.Dial(d) },
 		LinkChanged: func(operator string, up bool) { sender.LinkChanged(operator, up); giver.Nudge(operator) },
 		Late:        func(r carrier.Result) { sender.Late(r) },
+		Unstored:    func(operator string) int { return sender.Unstored(operator) },
 		Ported:      func(p carrier.Ported) { memory.Learn(p) },
 		Alarm: func(alarm carrier.Alarm) {
 			log.Warn("operator", "operator", alarm.Operator, "alarm", alarm.Text)

@@ -77,6 +77,9 @@ type Config struct {
 	Late func(Result)
 	// Alarm hears what a person should look at.
 	Alarm func(Alarm)
+	// Unstored tells how many messages of an operator wait for the caller's database, results and such as are to be sent;
+	// for Status. It must not wait for anything.
+	Unstored func(operator string) int
 	// Ported hears what answers taught about where a number is, so that it can be stored.
 	Ported func(Ported)
 
@@ -138,6 +141,9 @@ func New(cfg Config) (*Exchange, error) {
 	}
 	if x.cfg.Messages == nil {
 		x.cfg.Messages = func(context.Context, []MO) error { return errNoStore }
+	}
+	if x.cfg.Unstored == nil {
+		x.cfg.Unstored = func(string) int { return 0 }
 	}
 	if x.cfg.Owe == nil {
 		x.cfg.Owe = func(context.Context, []Owed) error { return errNoStore }
@@ -271,7 +277,8 @@ func (x *Exchange) Ready(operator string) bool {
 }
 
 // Appetite is how many messages of one part the operator takes from this process in a time, by its rate as it is now
-// and by its windows and their round trip: at least what the windows hold, and at least one.
+// and by its windows and their round trip: at least twice what the windows hold, so that it shows when they are what
+// limits, and at least one.
 func (x *Exchange) Appetite(operator string, in time.Duration) int {
 	o, ok := x.operators[operator]
 	if !ok {

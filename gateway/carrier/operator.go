@@ -62,9 +62,10 @@ type operator struct {
 	bestRTT   time.Duration // the shortest median round trip of late
 	bestRTTAt time.Time
 
-	aloneSlot int    // the only slot that may bind, -1 for all
-	bindFails int    // refused binds in a row, all slots
-	bindError string // why the operator is not bound, for Status
+	aloneSlot int         // the only slot that may bind, -1 for all
+	bindFails int         // refused binds in a row, all slots
+	bindError string      // why the operator is not bound, for Status
+	complaint smpp.Status // the last one about speed, for Status
 
 	results resultList     // for the callers of Send, alarms, link changes
 	replies resultList     // for the callers of Answer, whom a slow caller of Send must not delay
@@ -207,6 +208,10 @@ func (o *operator) appetite(in time.Duration) int {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.pace.advance(o.x.now())
+	return o.appetiteLocked(in)
+}
+
+func (o *operator) appetiteLocked(in time.Duration) int {
 	most, window := o.pace.rate*in.Seconds(), 0
 	var slowest time.Duration
 	for _, l := range o.links {
@@ -218,7 +223,7 @@ func (o *operator) appetite(in time.Duration) int {
 	if slowest > 0 {
 		most = min(most, float64(window)*in.Seconds()/slowest.Seconds())
 	}
-	return max(int(most), window, 1)
+	return max(int(most), 2*window, 1)
 }
 
 // started reports that a part of the message is with the operator or may be, so that only this operator can finish it.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"time"
+
+	"zvonok/gateway/smpp"
 )
 
 // Limit is what keeps an operator from sending more (pain 5).
@@ -25,6 +27,7 @@ var limitsAll = [...]Limit{LimitNothing, LimitRate, LimitWindow, LimitRoundTrip,
 // Limits of the live view.
 const (
 	limitMemory   = 2 * time.Second // of what blocked the links
+	unstoredGoal  = 2 * time.Second // messages of so much sending wait for the database, and it is the limit
 	slowRoundTrip = 2               // times the best round trip, and ...
 	slowAtLeast   = 100 * time.Millisecond
 	bestForgotten = 10 * time.Minute // the best round trip is that of this time
@@ -213,6 +216,7 @@ func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
 		s.LimitedBy, s.limit = l, fmt.Sprintf(format, args...)
 	}
 	why := o.blocked.most(now)
+	unstored := o.settling + o.x.cfg.Unstored(o.cfg.Name)
 	switch {
 	case o.draining:
 		say(LimitOperator, "stopping")
@@ -226,32 +230,52 @@ func (o *operator) explain(s *Status, best time.Duration, now time.Time) {
 		say(LimitDatabase, "the lease of the bind is in doubt: the database does not answer")
 	case !o.unbound.IsZero():
 		reason := "connecting"
-		if s.LastBindFailure != "" {
+		switch {
+		case s.LastBindFailure != "":
 			reason = s.LastBindFailure
+		case o.cfg.Mode == Server && s.BindsUp > 0:
+			reason = "the operator has bound to us only to send"
+		case o.cfg.Mode == Server:
+			reason = "the operator has not bound to us"
 		}
 		say(LimitOperator, "not bound: %s", reason)
 	case s.CircuitOpen:
-		say(LimitOperator, "circuit open after system errors until %s", o.circuit.openUntil.Format(time.TimeOnly))
+		say(LimitOperator, "circuit open after system errors (%s) until %s", smpp.StatusSystemError,
+			o.circuit.openUntil.Format(time.TimeOnly))
 	case !s.PausedUntil.IsZero():
-		say(LimitOperator, "throttled by the operator until %s, then %.0f/s of %.0f/s",
-			s.PausedUntil.Format(time.TimeOnly), s.Rate, s.RateConfigured)
-	case o.settling > o.cfg.QueueLimit/2 || o.x.receipts.crowded():
-		say(LimitDatabase, "limited by the database: %d results and %d receipts wait to be stored",
-			o.settling, len(o.x.receipts.items))
+		say(LimitOperator, "throttled by the operator (%s) until %s, then %.0f/s of %.0f/s",
+			o.complaint, s.PausedUntil.Format(time.TimeOnly), s.Rate, s.RateConfigured)
+	case unstored > min(o.cfg.QueueLimit, o.appetiteLocked(unstoredGoal))/2 || o.x.receipts.crowded():
+		say(LimitDatabase, "limited by the database: %d messages and %d receipts wait for it",
+			unstored, len(o.x.receipts.items))
 	case s.Queue == 0 || why == LimitNothing:
 		say(LimitNothing, "not limited")
 	case why == LimitOperator:
-		say(LimitOperator, "slowed by the operator to %.0f/s of %.0f/s", s.Rate, s.RateConfigured)
+		say(LimitOperator, "slowed by the operator (%s) to %.0f/s of %.0f/s", o.complaint, s.Rate, s.RateConfigured)
 	case why == LimitWindow && s.RoundTrip > slowRoundTrip*best && s.RoundTrip > slowAtLeast:
-		say(LimitRoundTrip, "limited by the operator's round trip of %s, at best %s; window %d, %d binds",
-			rounded(s.RoundTrip), rounded(best), o.cfg.Window, s.BindsUp)
+		say(LimitRoundTrip, "limited by the operator's round trip of %s, at best %s: window %d on %d binds makes %s/s",
+			rounded(s.RoundTrip), rounded(best), o.cfg.Window, s.BindsUp, windowRate(s))
 	case why == LimitWindow:
-		say(LimitWindow, "limited by window %d on %d binds at a round trip of %s",
-			o.cfg.Window, s.BindsUp, rounded(s.RoundTrip))
+		say(LimitWindow, "limited by window %d on %d binds at a round trip of %s: %s/s",
+			o.cfg.Window, s.BindsUp, rounded(s.RoundTrip), windowRate(s))
+	case s.RateConfigured < o.cfg.Rate:
+		say(LimitRate, "limited by this process's share of the operator rate, %.0f/s of %.0f/s", s.RateConfigured, o.cfg.Rate)
 	default:
 		say(LimitRate, "limited by operator rate %.0f/s", s.RateConfigured)
 	}
 	s.sayBacklog(now)
+}
+
+// windowRate is what the windows let through in parts per second, "?" while no round trip is known.
+func windowRate(s *Status) string {
+	if s.RoundTrip <= 0 {
+		return "?"
+	}
+	rate := float64(s.Window) / s.RoundTrip.Seconds()
+	if rate < 10 {
+		return fmt.Sprintf("%.1f", rate)
+	}
+	return fmt.Sprintf("%.0f", rate)
 }
 
 // rounded cuts a duration to what a person reads.

@@ -50,8 +50,10 @@ func TestTheLiveViewNamesTheWindow(t *testing.T) {
 	virtually(t, func(t *testing.T) {
 		x, _ := connected(t, smpptest.Behaviour{AnswerDelay: 40 * time.Millisecond}, func(c *OperatorConfig) { c.Window = 2 })
 		x.post("mts", batch(100)...)
+		x.shows(LimitWindow)
+		x.until("the first answers", func() bool { return len(x.results) > 4 })
 		got := x.shows(LimitWindow)
-		if !strings.HasPrefix(got, "limited by window 2 on 1 binds at a round trip of ") {
+		if !regexp.MustCompile(`^limited by window 2 on 1 binds at a round trip of \d\d[.\d]*ms: \d\d/s; backlog `).MatchString(got) {
 			t.Errorf("it says %q", got)
 		}
 	})
@@ -93,7 +95,7 @@ func TestTheLiveViewNamesTheOperator(t *testing.T) {
 	virtually(t, func(t *testing.T) {
 		x, smsc := connected(t, smpptest.Behaviour{StormEvery: 1, StormFor: time.Hour})
 		x.post("mts", batch(20)...)
-		if got := x.shows(LimitOperator); !strings.Contains(got, "throttled by the operator until ") ||
+		if got := x.shows(LimitOperator); !strings.Contains(got, "throttled by the operator (ESME_RTHROTTLED) until ") ||
 			!strings.Contains(got, "backlog") {
 			t.Errorf("it says %q", got)
 		}

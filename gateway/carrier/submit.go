@@ -242,6 +242,7 @@ func (o *operator) judge(l *link, m *message, part int, outcome smpp.Outcome, no
 		}
 		o.learnPorting(m.sms.To, now)
 	case Throttle:
+		o.complaint = outcome.Status
 		if o.pace.throttled(outcome.SentAt, now) {
 			o.x.metrics.throttles.WithLabelValues(o.cfg.Name).Inc()
 			o.log.Warn("operator throttles", "rate", o.pace.rate, "pause", o.pace.pause)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -109,6 +110,7 @@ type settler struct {
 
 	outcomes chan outcome
 	done     chan struct{}
+	unstored map[string]*atomic.Int64 // outcomes not written yet, by operator
 	late     lateRows
 }
 
@@ -153,7 +155,10 @@ func (l *lateRows) take(id ID) *row {
 
 // settle hands an outcome over. It blocks only when the database has been away
 // for so long that tens of thousands of outcomes wait.
-func (s *settler) settle(o outcome) { s.outcomes <- o }
+func (s *settler) settle(o outcome) {
+	s.unstored[o.result.Operator].Add(1)
+	s.outcomes <- o
+}
 
 // run writes until the channel is closed and empty.
 func (s *settler) run() {
@@ -176,6 +181,7 @@ func (s *settler) run() {
 		timer.Stop()
 		s.write(batch)
 		for _, o := range batch {
+			s.unstored[o.result.Operator].Add(-1)
 			if o.result.Class == carrier.Unknown {
 				s.late.remember(o.row, s.now())
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -38,6 +39,8 @@ type pump struct {
 	closed  bool            // takes no jobs: the process stops ...
 	away    bool            // ... or the operator is not bound here
 	wake    chan struct{}
+
+	claiming, claimed atomic.Int64 // since when, Unix ns, and how many, while the database is asked
 
 	linkChanged chan struct{} // holds a token when the operator's link came or went
 }
@@ -277,7 +280,10 @@ func (p *pump) run(ctx context.Context) {
 
 // send claims rows and hands them to the exchange.
 func (p *pump) send(ctx context.Context, claims []claim) {
+	p.claimed.Store(int64(len(claims)))
+	p.claiming.Store(p.now().UnixNano())
 	rows, err := p.mark(ctx, claims)
+	p.claiming.Store(0)
 	if err != nil {
 		// Nothing was marked or the mark's fate is unknown; the job comes again
 		// and finds out. Its ids must not be taken for done.

@@ -16,6 +16,7 @@ import (
 const (
 	claimAhead  = 2 * time.Second        // a process claims no more than it can send in this time
 	claimLook   = 250 * time.Millisecond // between two looks how much that is
+	slowClaim   = time.Second            // the database keeps the pump waiting
 	sharedJobs  = 200                    // of other processes, looked at for messages to share
 	shareWorker = 4                      // jobs of shared messages at once
 	strayAfter  = time.Minute            // a job of shared messages waits so long only if its process is gone

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -149,10 +150,11 @@ func NewSender(c SenderConfig) *Sender {
 		settler: &settler{
 			pool: c.Pool, desk: c.Desk, receipts: c.Receipts, log: c.Log, metrics: c.Metrics, now: c.Now,
 			outcomes: make(chan outcome, 64*resultBatch), done: make(chan struct{}),
-			late: lateRows{rows: map[ID]lateRow{}},
+			late: lateRows{rows: map[ID]lateRow{}}, unstored: make(map[string]*atomic.Int64, len(c.Operators)),
 		},
 	}
 	for _, operator := range c.Operators {
+		s.settler.unstored[operator] = new(atomic.Int64)
 		s.pumps[operator] = &pump{
 			operator: operator, pool: c.Pool, exchange: c.Exchange, settler: s.settler, log: c.Log, now: c.Now,
 			sender: c.Process, flying: map[ID]struct{}{}, wake: make(chan struct{}, 1), away: true,
@@ -221,6 +223,21 @@ func (s *Sender) Late(result carrier.Result) {
 	if r := s.settler.late.take(ID(result.ID)); r != nil {
 		s.settler.settle(outcome{row: r, result: result})
 	}
+}
+
+// Unstored is how many messages of an operator wait for the database: outcomes
+// that are not written, and messages whose claim takes long. It waits for
+// nothing.
+func (s *Sender) Unstored(operator string) int {
+	p, ok := s.pumps[operator]
+	if !ok {
+		return 0
+	}
+	n := s.settler.unstored[operator].Load()
+	if since := p.claiming.Load(); since != 0 && s.now().UnixNano()-since > int64(slowClaim) {
+		n += p.claimed.Load()
+	}
+	return int(n)
 }
 
 // Register adds the package's River workers.
