@@ -80,7 +80,7 @@ const maxPath = 4
 func dialled(codes []code, dest, text string) (path []string, latin bool) {
 	text = plain(text)
 	dest = strings.TrimPrefix(plain(dest), "ussd:")
-	latin = strings.HasPrefix(text, "#") || text == "" && strings.HasPrefix(dest, "#")
+	latin = strings.HasPrefix(text, "#") || strings.HasPrefix(dest, "#") && !strings.HasPrefix(text, "*")
 	inDest, inText := tokens(dest), tokens(text)
 	best := -1
 	for _, c := range codes {

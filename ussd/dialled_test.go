@@ -54,6 +54,8 @@ func TestTheCodeIsFoundHoweverItArrives(t *testing.T) {
 		{what: "Arabic-Indic digits", dest: "377", text: "*٣٧٧*٨٨٨*٢#", path: "2"},
 		{what: "Latin letters wanted", dest: "377", text: "#377*888#", latin: true},
 		{what: "Latin letters wanted, in the destination", dest: "#377*888#", text: "", latin: true},
+		{what: "Latin letters wanted, with a shortcut beside the code", dest: "#377*888#", text: "2", path: "2", latin: true},
+		{what: "the text is the dial, whatever the destination says", dest: "#377*888#", text: "*377*888*2#", path: "2"},
 		{what: "a second code", dest: "100", text: "*100*5*1#", path: "1"},
 		{what: "a second code whose last number looks like a key", dest: "100", text: "5*5", path: "5"},
 		{what: "no more shortcuts than anybody dials", dest: "377", text: "*377*888*1*2*3*4*5*6#", path: "1 2 3 4"},
