@@ -36,6 +36,7 @@ type aggregator struct {
 // session is an open one; its inputs so far are said again with each call.
 type session struct {
 	id     string
+	code   string // as dialled, with a star or a hash in front
 	inputs []string
 }
 
@@ -49,10 +50,10 @@ func (a *aggregator) ask(ctx context.Context, number, text string) (Screen, erro
 	switch dialled := strings.HasPrefix(text, "*") || strings.HasPrefix(text, "#"); {
 	case dialled:
 		a.serial++
-		open = &session{id: fmt.Sprintf("page-%d", a.serial)}
+		open = &session{id: fmt.Sprintf("page-%d", a.serial), code: text[:1] + strings.TrimPrefix(a.code, "*")}
 		a.sessions[number] = open
 		// What was dialled beyond the code is the first input.
-		if beyond := strings.TrimPrefix(text, strings.TrimSuffix(a.code, "#")); beyond != text {
+		if beyond := strings.TrimPrefix(text, strings.TrimSuffix(open.code, "#")); beyond != text {
 			if beyond = strings.Trim(beyond, "*#"); beyond != "" {
 				open.inputs = strings.Split(beyond, "*")
 			}
@@ -64,7 +65,7 @@ func (a *aggregator) ask(ctx context.Context, number, text string) (Screen, erro
 		open.inputs = append(open.inputs, text)
 	}
 	form := url.Values{
-		"sessionId": {open.id}, "phoneNumber": {number}, "serviceCode": {a.code}, "networkCode": {"99999"},
+		"sessionId": {open.id}, "phoneNumber": {number}, "serviceCode": {open.code}, "networkCode": {"99999"},
 		"text": {strings.Join(open.inputs, "*")},
 	}
 	a.mu.Unlock()
@@ -90,7 +91,7 @@ func (a *aggregator) hangUp(ctx context.Context, number string) error {
 	}
 	a.forget(number, open)
 	_, err := a.call(ctx, url.Values{
-		"sessionId": {open.id}, "phoneNumber": {number}, "serviceCode": {a.code}, "status": {"Incomplete"},
+		"sessionId": {open.id}, "phoneNumber": {number}, "serviceCode": {open.code}, "status": {"Incomplete"},
 	})
 	return err
 }
