@@ -3,6 +3,7 @@ package reader_test
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -124,6 +125,100 @@ func awaken(t *testing.T, s *site) {
 		}
 	}
 	t.Fatal("the database is back and the intake does not see it")
+}
+
+// Row 45 of spec/reliability.md, at the till: the line breaks between the request
+// and its answer, so the till does not know whether the sale was booked. It
+// repeats it, is acknowledged, and the sale is booked once.
+func TestASaleWhoseAnswerWasLostIsBookedOnceWhenItIsRepeated(t *testing.T) {
+	t.Parallel()
+	s, till := newTill(t)
+	const sales = 20
+	for seq := range sales {
+		event := sale(seq, 1, "buffet", "", "1.00", morning.Add(time.Duration(seq)*time.Second))
+		line, err := net.Dial("tcp", strings.TrimPrefix(till.url, "http://"))
+		must(t, err)
+		body := document(morning, event)
+		_, err = fmt.Fprintf(line, "POST /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+			till.key, len(body), body)
+		must(t, err)
+		if seq%2 == 0 { // once it was booked, or before
+			_, err = line.Read(make([]byte, 1))
+			must(t, err)
+		}
+		must(t, line.Close())
+		if r := till.upload(event); !slices.Equal(r.Acknowledged, []int64{int64(seq)}) {
+			t.Errorf("the repeat of sale %d: %d %s", seq, r.status, r.body)
+		}
+	}
+	if balance := s.balance(s.people[0]); balance != "80.00" {
+		t.Errorf("the balance is %s after %d sales of 1.00", balance, sales)
+	}
+	if n := s.count(`SELECT count(*) FROM river.river_job WHERE kind = 'meal_sold'`); n != sales {
+		t.Errorf("%d jobs tell of %d sales", n, sales)
+	}
+}
+
+// Row 36 of spec/reliability.md: the database's disk is full, when a row is
+// written or when the transaction commits. A device is asked to come again,
+// reads go on, nothing of the upload is there, and when there is room again the
+// same upload is taken in, once, without anybody's help.
+func TestAFullDiskIsAnswered503AndLosesNothing(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"AFTER INSERT ON door.pass", "AFTER INSERT ON door.pass DEFERRABLE INITIALLY DEFERRED"} {
+		for _, events := range []int{1, 60} { // one that is gathered, one that is a batch by itself
+			t.Run(fmt.Sprintf("%s, %d events", when, events), func(t *testing.T) {
+				t.Parallel()
+				url := pgtest.NewURL(t)
+				s := poolOn(t, url)
+				owner(t, url, `
+					CREATE TABLE public.full_disk ();
+					GRANT SELECT ON public.full_disk TO PUBLIC;
+					CREATE FUNCTION public.extend() RETURNS trigger LANGUAGE plpgsql AS $$
+					BEGIN
+						IF EXISTS (SELECT FROM public.full_disk) THEN
+							RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full';
+						END IF;
+						RETURN NULL;
+					END $$;
+					CREATE CONSTRAINT TRIGGER extend `+when+` FOR EACH ROW EXECUTE FUNCTION public.extend()`)
+				if r := s.door.upload(pass(1, 1, "in", morning)); !slices.Equal(r.Acknowledged, []int64{1}) {
+					t.Fatalf("before: %s", r.body)
+				}
+				var batch []string
+				var want []int64
+				for n := range events {
+					seq := 10 + n
+					batch = append(batch, pass(seq, 1+n%20, "out", morning.Add(time.Duration(10+n)*time.Minute)))
+					want = append(want, int64(seq))
+				}
+				s.now = s.now.Add(2 * time.Hour)
+				owner(t, url, `INSERT INTO public.full_disk DEFAULT VALUES`)
+				for range 3 {
+					r := s.door.upload(batch...)
+					if r.status != http.StatusServiceUnavailable || r.header.Get("Retry-After") == "" || len(r.Acknowledged) != 0 {
+						t.Fatalf("with a full disk: %d %s", r.status, r.body)
+					}
+				}
+				if r := s.door.send("/api/v1/authorize", `{"card":"`+uid(1)+`","direction":"in"}`); r.status != http.StatusOK {
+					t.Errorf("a decision: %d %s", r.status, r.body)
+				}
+				if n := s.count(`SELECT (SELECT count(*) FROM reader.event) + (SELECT count(*) FROM door.pass)
+					+ (SELECT count(*) FROM reader.quarantine)`); n != 2 {
+					t.Errorf("%d rows are there, want those of the first event", n)
+				}
+				owner(t, url, `DELETE FROM public.full_disk`)
+				for range 2 { // the second time as the first
+					if r := s.door.upload(batch...); !slices.Equal(r.Acknowledged, want) {
+						t.Errorf("with room again: %d %s", r.status, r.body)
+					}
+				}
+				if n := s.count(`SELECT count(*) FROM door.pass`); n != 1+events {
+					t.Errorf("%d passes, want %d", n, 1+events)
+				}
+			})
+		}
+	}
 }
 
 // Fault rows 2 and 5: PostgreSQL is killed again and again while devices upload
