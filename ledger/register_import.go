@@ -213,7 +213,13 @@ var personTable = registry.Table[personRow]{
 			account:      line.Text("account"),
 			left:         line.Date("left"),
 		}
-		if line.Text("benefit") != "" { // staff have none
+		switch {
+		case line.Text("benefit") == "":
+		case row.kind == string(Staff):
+			if line.Text("benefit") != string(NoBenefit) {
+				line.Fail("benefit", "must be none: the city pays for pupils")
+			}
+		default:
 			row.benefit = line.OneOf("benefit",
 				string(NoBenefit), string(BreakfastBenefit), string(LunchBenefit), string(FullBenefit))
 		}

@@ -232,6 +232,11 @@ func TestEveryBadLineOfTheRegisterIsNamedAndNothingIsImported(t *testing.T) {
 			},
 		},
 		{
+			"a teacher whose meals the city pays",
+			map[string]string{"organisations.csv": goodSchool, "people.csv": peopleHeader + "p1,s1,staff,А,Б,,,full,,\n"},
+			[]string{`people.csv line 2: benefit "full" must be none: the city pays for pupils`},
+		},
+		{
 			"what refers to a bad line is not blamed",
 			map[string]string{
 				"organisations.csv": organisationsHeader + "s1,school,Школа 1,Ш1,,Nowhere,0010\n",

@@ -292,6 +292,47 @@ func TestWhoPaysForASale(t *testing.T) {
 	c.sound()
 }
 
+// Staff eat with the pupils and pay for all of it, from wallets of their own and by the same floors. The city pays for
+// none of it, and nobody can be written down as if it did.
+func TestStaffPayForAllThatTheyEat(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.exec(`INSERT INTO ledger.person (code, organisation_id, kind, family_name, given_name)
+	        VALUES ('teacher', $1, 'staff', 'Petrova', 'Anna')`, int64(c.school))
+	people, err := ledger.PeopleByCode(t.Context(), c.pool, []string{"teacher"})
+	c.must(err)
+	teacher := people["teacher"]
+	number, err := ledger.NewAccountNumber("12", 99)
+	c.must(err)
+	c.inTx(func(tx pgx.Tx) error {
+		return ledger.OpenWallets(t.Context(), tx, []ledger.WalletOpening{{Person: teacher, Number: number}})
+	})
+	c.topUp(teacher, 200_00)
+	verdicts := c.sell(
+		c.sale(teacher, meal.Buffet, "", 50_00),
+		c.sale(teacher, meal.Subsidised, "lunch", 90_00),
+		c.sale(teacher, meal.Hot, "lunch", 150_00),
+		c.sale(teacher, meal.Hot, "dinner", 150_00), // on debt, as a pupil's dinner would be
+		c.sale(teacher, meal.Buffet, "", 1_00),
+		offline(c.sale(teacher, meal.Buffet, "", 10_00)),
+	)
+	if got, want := codes(verdicts), []meal.Code{
+		meal.CodeSold, meal.CodeNotEntitled, meal.CodeSold, meal.CodeSold, meal.CodeNotEnough, meal.CodeSold,
+	}; !slices.Equal(got, want) {
+		t.Errorf("verdicts %v, want %v", got, want)
+	}
+	if b := c.balance(teacher); b.Posted != -160_00 {
+		t.Errorf("the teacher has %s", b.Posted)
+	}
+	if got := c.total(ledger.Budget); got != 0 {
+		t.Errorf("the city owes %s", got)
+	}
+	c.sound()
+	if _, err := c.pool.Exec(t.Context(), `UPDATE ledger.person SET benefit = 'full' WHERE id = $1`, int64(teacher)); err == nil {
+		t.Error("the city was made to pay for a teacher")
+	}
+}
+
 // The job of a batch names each sale that was booked now, once.
 func TestSalesAreAnnouncedOnce(t *testing.T) {
 	t.Parallel()
