@@ -420,8 +420,11 @@ type QueryResult struct {
 // not know the id (0x0C).
 func (x *Exchange) Query(ctx context.Context, operator, messageID string, unknownIDs int) QueryResult {
 	o, ok := x.operators[operator]
-	if !ok {
+	switch {
+	case !ok:
 		return QueryResult{Verdict: AskAgain, Err: ErrUnknownOperator}
+	case !o.offersQuery():
+		return QueryResult{Verdict: AwaitReceipt, Status: smpp.StatusInvalidCommandID}
 	}
 	outcome, err := o.ask(ctx, &smpp.Query{MessageID: messageID, Source: o.coder.source})
 	if err != nil {
@@ -429,6 +432,11 @@ func (x *Exchange) Query(ctx context.Context, operator, messageID string, unknow
 	}
 	if outcome.Status == smpp.StatusInvalidMessageID {
 		unknownIDs++
+	}
+	if outcome.Status == smpp.StatusInvalidCommandID {
+		o.mu.Lock()
+		o.queryAgain = x.now().Add(queryPause)
+		o.mu.Unlock()
 	}
 	r := QueryResult{Verdict: QueryVerdict(outcome.Status, unknownIDs), Status: outcome.Status}
 	if resp, ok := outcome.Answer.(*smpp.QueryResp); ok && r.Verdict == Settled && !resp.NoBody {
@@ -440,6 +448,13 @@ func (x *Exchange) Query(ctx context.Context, operator, messageID string, unknow
 		r.Verdict = AwaitReceipt
 	}
 	return r
+}
+
+// offersQuery is false for a while after the operator has said that it knows no query_sm.
+func (o *operator) offersQuery() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return !o.x.now().Before(o.queryAgain)
 }
 
 // Cancel withdraws a part that the operator has accepted and may not have delivered yet.

@@ -21,6 +21,7 @@ const (
 	leasePoll     = 100 * time.Millisecond // between looks whether a lease in doubt holds again
 	yieldAfter    = 3                      // connections in a row that failed, before another process may try
 	yieldPause    = 15 * time.Second       // before this one does again
+	queryPause    = time.Hour              // after an operator said that it knows no query_sm
 	retireTimeout = 10 * time.Second       // for outstanding answers of a session that is given up
 )
 
@@ -40,27 +41,28 @@ type operator struct {
 	dials  *dialPool // nil without RoleUSSD
 	ids    acceptedIDs
 
-	mu        sync.Mutex
-	queue     *queue
-	delayed   []*message
-	pace      *pace
-	full      fullQueues
-	circuit   circuit
-	refs      *references
-	form      form // what worked last
-	links     map[Link]*link
-	inflight  int           // parts out
-	taken     int           // messages from Send to the return of their done
-	settling  int           // those of them that have a result
-	room      chan struct{} // closed when taken falls; nil while nobody waits
-	draining  bool
-	leased    int                  // binds that this process may have
-	unbound   time.Time            // since when no session can send; zero while one can
-	alarms    map[string]time.Time // by reason
-	blocked   limits
-	measured  time.Time     // when the gauges were last set
-	bestRTT   time.Duration // the shortest median round trip of late
-	bestRTTAt time.Time
+	mu         sync.Mutex
+	queue      *queue
+	delayed    []*message
+	pace       *pace
+	full       fullQueues
+	circuit    circuit
+	refs       *references
+	form       form // what worked last
+	links      map[Link]*link
+	inflight   int           // parts out
+	taken      int           // messages from Send to the return of their done
+	settling   int           // those of them that have a result
+	room       chan struct{} // closed when taken falls; nil while nobody waits
+	draining   bool
+	leased     int                  // binds that this process may have
+	unbound    time.Time            // since when no session can send; zero while one can
+	alarms     map[string]time.Time // by reason
+	blocked    limits
+	measured   time.Time     // when the gauges were last set
+	bestRTT    time.Duration // the shortest median round trip of late
+	bestRTTAt  time.Time
+	queryAgain time.Time // before this it is not asked by query_sm
 
 	aloneSlot int         // the only slot that may bind, -1 for all
 	bindFails int         // refused binds in a row, all slots

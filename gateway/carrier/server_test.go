@@ -223,7 +223,7 @@ func TestTwoAccountsOfOurServerCannotHaveOneName(t *testing.T) {
 
 func TestQueryAndCancelAskTheOperator(t *testing.T) {
 	t.Parallel()
-	x, _ := connected(t, smpptest.Behaviour{ReceiptDelay: time.Hour})
+	x, smsc := connected(t, smpptest.Behaviour{ReceiptDelay: time.Hour})
 	r := x.send("mts", sms(1, number(1), "a"))[1]
 	id := r.Parts[0].MessageID
 	if got := x.Query(within(t), "mts", id, 0); got.Verdict != Settled || got.State != StateEnroute {
@@ -242,6 +242,14 @@ func TestQueryAndCancelAskTheOperator(t *testing.T) {
 	}
 	if got := x.Cancel(within(t), "mts", "999", number(1)); got.Verdict != AlreadyLeft {
 		t.Errorf("cancel of an unknown id: %+v", got)
+	}
+	smsc.SetBehaviour(smpptest.Behaviour{NoQueries: true})
+	if got := x.Query(within(t), "mts", id, 0); got.Verdict != AskAgain || got.Status != smpp.StatusInvalidCommandID {
+		t.Errorf("an operator without query_sm: %+v", got)
+	}
+	smsc.SetBehaviour(smpptest.Behaviour{})
+	if got := x.Query(within(t), "mts", id, 0); got.Verdict != AwaitReceipt {
+		t.Errorf("it is asked again at once: %+v", got)
 	}
 	if got := x.Query(within(t), "nobody", id, 0); got.Err == nil {
 		t.Error("an unknown operator answered")

@@ -214,17 +214,21 @@ type fallbackWorker struct {
 }
 
 // Work sends by the next channel what has been without a receipt for the
-// recipient's patience since it was sent. What has not even been sent by then
+// recipient's patience since it was sent, and of which the operator, asked, has
+// no better news. What has not even been sent by then
 // is given up here, so that it does not come twice. Messages that were sent
 // late are looked at again when their patience is over.
 func (w *fallbackWorker) Work(ctx context.Context, job *river.Job[FallbackArgs]) error {
 	var wait time.Duration
+	ids := make([]int64, len(job.Args.IDs))
+	for i, id := range job.Args.IDs {
+		ids[i] = int64(id)
+	}
+	if err := w.sender.inquire(ctx, job.Args.At, ids); err != nil {
+		return err
+	}
 	err := pgx.BeginFunc(ctx, w.sender.pool, func(tx pgx.Tx) error {
 		now := w.sender.now()
-		ids := make([]int64, len(job.Args.IDs))
-		for i, id := range job.Args.IDs {
-			ids[i] = int64(id)
-		}
 		var due []rowKey
 		rows, err := tx.Query(ctx, `
 			SELECT d.id, d.state, coalesce(d.sending_at, d.at) + s.patience

@@ -2,6 +2,7 @@ package delivery_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,8 +52,14 @@ func TestAMessageThatDoesNotGetThroughGoesToTheNextChannelOnce(t *testing.T) {
 			smpptest.Behaviour{Refuse: map[string]smpp.Status{"7900": smpp.StatusInvalidDestinationAddress}}, time.Hour,
 		},
 		"the receipt says it was lost": {smpptest.Behaviour{Undelivered: 1}, time.Hour},
-		"no receipt comes in time":     {smpptest.Behaviour{LostReceipts: 1}, 100 * time.Millisecond},
-		"the operator is away":         {smpptest.Behaviour{RefuseBinds: 1000}, 100 * time.Millisecond},
+		"no receipt comes in time":     {smpptest.Behaviour{LostReceipts: 1, NoQueries: true}, 100 * time.Millisecond},
+		"no receipt, and it is under way": {
+			smpptest.Behaviour{LostReceipts: 1, ReceiptDelay: time.Hour}, 100 * time.Millisecond,
+		},
+		"no receipt, and the operator says it was lost": {
+			smpptest.Behaviour{LostReceipts: 1, Undelivered: 1}, 100 * time.Millisecond,
+		},
+		"the operator is away": {smpptest.Behaviour{RefuseBinds: 1000}, 100 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,6 +98,26 @@ func TestAMessageThatDoesNotGetThroughGoesToTheNextChannelOnce(t *testing.T) {
 				t.Errorf("%d letters, want one", n)
 			}
 		})
+	}
+}
+
+// smpp.md, Unknown outcomes: where the operator offers query_sm it is asked
+// before a receipt is given up.
+func TestAMessageThatTheOperatorHasDeliveredWithoutAReceiptDoesNotFallBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{LostReceipts: 1})
+	b.start()
+	long := withSpare(1, 300*time.Millisecond)
+	long.Body = strings.Repeat(long.Body+" ", 6) // of several parts, each asked for
+	stored := b.enqueue(long)
+	b.await("the answer", func() bool { return b.states()[delivery.Delivered] == 1 })
+	if n := len(b.letters()); n != 0 {
+		t.Errorf("%d letters", n)
+	}
+	for _, part := range b.trails(stored)[0].Parts {
+		if part.State != "delivered" || part.DoneAt == nil {
+			t.Errorf("part %+v", part)
+		}
 	}
 }
 

@@ -53,8 +53,18 @@ func (r *Receipts) Store(ctx context.Context, receipts []carrier.Receipt) error 
 		return nil
 	}
 	now := r.config.Now()
-	var settled []match
-	err := pgx.BeginTxFunc(ctx, r.config.Pool, pg.PlannedOnce, func(tx pgx.Tx) error {
+	settled, err := r.store(ctx, receipts, now)
+	if err != nil {
+		return err
+	}
+	r.tell(settled, now)
+	return nil
+}
+
+// store is Store for what teaches nothing of receipts, and returns what settled
+// a part.
+func (r *Receipts) store(ctx context.Context, receipts []carrier.Receipt, now time.Time) (settled []match, err error) {
+	err = pgx.BeginTxFunc(ctx, r.config.Pool, pg.PlannedOnce, func(tx pgx.Tx) error {
 		ids, err := insertReceipts(ctx, tx, now, receipts)
 		if err != nil {
 			return err
@@ -76,10 +86,9 @@ func (r *Receipts) Store(ctx context.Context, receipts []carrier.Receipt) error 
 		return storeOrphans(ctx, tx, now, receipts, ids, matches)
 	})
 	if err != nil {
-		return fmt.Errorf("store receipts: %w", err)
+		return nil, fmt.Errorf("store receipts: %w", err)
 	}
-	r.tell(settled, now)
-	return nil
+	return settled, nil
 }
 
 // tell lets the carrier learn from receipts that found their part.

@@ -63,6 +63,7 @@ type Behaviour struct {
 	UndeliveredState smpp.MessageState // their state, by default UNDELIV
 	ReceiptError     int               // the err of those, 0 to 999
 	ReceiptElsewhere bool              // receipts go to another bind of the account if there is one
+	NoQueries        bool              // query_sm is answered with 0x03
 
 	// Connection.
 	RefuseBinds      int         // so many binds are refused ...

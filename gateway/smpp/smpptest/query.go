@@ -31,6 +31,10 @@ func (o *Operator) rememberState(id string, a accepted) {
 }
 
 func (o *Operator) handleQuery(in *smpp.Inbound, q *smpp.Query) {
+	if o.Behaviour().NoQueries {
+		o.reply(in, smpp.StatusInvalidCommandID, "")
+		return
+	}
 	o.mu.Lock()
 	a, ok := o.states[q.MessageID]
 	var resp smpp.QueryResp
