@@ -40,7 +40,8 @@ func (w *world) take(text string, now time.Time) (taken Taken, err error) {
 	return taken, err
 }
 
-// R22 to R27: one record of several children and several recipients; access follows by itself.
+// R22, R23, R24, R25, R26, R27: one record of several children and several
+// recipients; access follows by itself. R56: a trusted person named on the form.
 func TestAnApplicationOpensTheCabinets(t *testing.T) {
 	w := newWorld(t)
 	taken, err := w.take(form, schoolday)

@@ -51,7 +51,8 @@ func (w *world) active(card NewCard, at time.Time) CardID {
 	return id
 }
 
-// R17 to R19: from the desk to the door, with who did what when and the mark of the signature.
+// R15, R17, R18, R19: from the school's desk to the door, with who did what when
+// and the mark of the signature; the card is the city's, and only read.
 func TestACardWorksFromItsHandOver(t *testing.T) {
 	w := newWorld(t)
 	id, err := w.issue(NewCard{Organisation: w.school, UID: "9A3F105C", Kind: SocialCard, Person: w.masha}, schoolday)
@@ -80,6 +81,26 @@ func TestACardWorksFromItsHandOver(t *testing.T) {
 	}
 	if _, err := CardHistory(t.Context(), w.pool, id+1); err != nil {
 		t.Errorf("the history of no card: %v", err)
+	}
+}
+
+// R15, R16, R20: the card is somebody else's and only an identifier. Nothing is
+// kept with it of money, of the bank's function, for which one applies elsewhere, or
+// of its holder but who that is; so a lost card loses nothing.
+func TestACardHoldsNothingButAnIdentifier(t *testing.T) {
+	w := newWorld(t)
+	got := one[string](w, `SELECT string_agg(column_name, ' ' ORDER BY ordinal_position) FROM information_schema.columns
+		WHERE table_schema = 'access' AND table_name = 'card'`)
+	if want := "id organisation_id uid kind person_id representative_id state valid_until issued_at blocked_at ended_at"; got != want {
+		t.Errorf("a card has %s, want %s", got, want)
+	}
+	// A second card of the same person, lent or in place of the lost one, is the same person's: the same account.
+	w.active(NewCard{Organisation: w.school, UID: "9A3F105C", Kind: SocialCard, Person: w.masha}, schoolday)
+	w.active(NewCard{Organisation: w.school, UID: "04A1B2C3D4E580", Kind: Fob, Person: w.masha}, schoolday)
+	for _, uid := range []UID{"9A3F105C", "04A1B2C3D4E580"} {
+		if h := w.resolve(CardQuery{Organisation: w.school, UID: uid})[0]; h.Person != w.masha || !h.Usable(schoolday) {
+			t.Errorf("card %s: %+v", uid, h)
+		}
 	}
 }
 

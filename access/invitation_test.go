@@ -33,7 +33,8 @@ func (w *world) accept(id InvitationID, number phone.Number, names Names, now ti
 	return a
 }
 
-// R57 to R64, D12: from the invitation to the view, without visiting the school.
+// R57, R58, R59, R60, R61, R62, R63, R64, D12, and R56: from
+// the invitation to the view, without visiting the school.
 func TestAnInvitedPersonSeesTheChildAfterAccepting(t *testing.T) {
 	w := newWorld(t)
 	mother := w.parent(1, "Петрова", "Ольга", w.masha, w.petya)

@@ -191,7 +191,7 @@ func (c *town) views() (list []string) {
 	return list
 }
 
-// R16 to R19, R21: what a secretary does with cards from issue to return.
+// R16, R17, R18, R19, R21: what a secretary does with cards from issue to return.
 func TestACardsLifeAtTheDesk(t *testing.T) {
 	c := newTown(t)
 	var card office.Card

@@ -10,7 +10,7 @@ import (
 	"zvonok/ledger/pg/pgtest"
 )
 
-// R22 to R26, contract section 2 in style: an application from a file, once
+// R22, R23, R24, R25, R26, contract section 2 in style: an application from a file, once
 // however often it is added, and what is wrong by its field.
 func TestAnApplicationIsAddedFromAFile(t *testing.T) {
 	t.Parallel()

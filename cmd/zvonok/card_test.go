@@ -11,7 +11,7 @@ import (
 	"zvonok/ledger/pg/pgtest"
 )
 
-// R16 to R19, R21: a school without a tablet does it from the command line.
+// R16, R17, R18, R19, R21: a school without a tablet does it from the command line.
 func TestACardIsIssuedHandedOverBlockedAndReplaced(t *testing.T) {
 	t.Parallel()
 	url := pgtest.NewURL(t)

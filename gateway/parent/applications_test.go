@@ -29,7 +29,7 @@ func form() map[string]any {
 
 const addApplication = "/api/v1/applications"
 
-// R22 to R27: one record of several children and several recipients; from then on
+// R22, R23, R24, R25, R26, R27: one record of several children and several recipients; from then on
 // the phones of the application, and no others, open the cabinet.
 func TestASchoolKeysAnApplicationIn(t *testing.T) {
 	w := newWorld(t)

@@ -12,7 +12,7 @@ import (
 
 const petitions = "/api/v1/applications/petitions"
 
-// R22 to R29: what a legal representative applies for electronically grants
+// R22, R23, R24, R25, R26, R27, R28, R29: what a legal representative applies for electronically grants
 // nothing until the school has accepted it; then it is as if it had been on paper.
 func TestAConsentGivenAnewWorksOnceTheSchoolHasAcceptedIt(t *testing.T) {
 	w := newWorld(t)

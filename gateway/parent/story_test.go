@@ -39,7 +39,7 @@ func (w *world) invitation(phone string, children ...string) parent.InvitationWi
 	return wish
 }
 
-// R57 to R64, D12: from the mother's invitation to the aunt's first message,
+// R57, R58, R59, R60, R61, R62, R63, R64, D12: from the mother's invitation to the aunt's first message,
 // within a minute and without a visit to the school.
 func TestAnInvitedAuntSeesTheChildWithinAMinute(t *testing.T) {
 	w := newWorld(t)
@@ -349,8 +349,9 @@ func TestAParentSetsHowSheIsReached(t *testing.T) {
 	}
 }
 
-// R43 to R46, R54: a day of a child as its mother sees it on «Посещение и
-// питание», and as a trusted person does (D5).
+// R11, R43, R44, R45, R46, R54: a day of a child as its mother sees it on
+// «Посещение и питание», and as a trusted person does (D5); by a bearer token, as a
+// mobile application asks.
 func TestAParentSeesADayAtSchool(t *testing.T) {
 	w := newWorld(t)
 	mother, granny := w.signIn(olga), w.signIn(anna)

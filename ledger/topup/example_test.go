@@ -33,7 +33,7 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-// The examples of the specification, in its order, then their kin (R33, R35, R37 to R39).
+// The examples of the specification, in its order, then their kin (R33, R35, R37, R38, R39).
 func TestBanksAreAnsweredAsTheSpecificationsExamples(t *testing.T) {
 	t.Parallel()
 	c := newCity(t).withBanks()

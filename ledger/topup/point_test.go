@@ -12,7 +12,7 @@ import (
 	"zvonok/ledger/topup"
 )
 
-// R31, R33, R34, R36 to R38: each way to pay, complete in both languages.
+// R31, R33, R34, R36, R37, R38: each way to pay, complete in both languages.
 func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 	t.Parallel()
 	c := newCity(t)
