@@ -17,6 +17,7 @@ type Pass struct {
 	Companion Name          // who brought or collected a kindergarten child (R49); zero for none
 	Admitted  bool          // let in or out by staff without a card (D9)
 	Late      bool          // reported too late to be news (D6); digests say it
+	Dated     bool          // of another day than the message, so that the SMS names the day
 	Balance   *money.Amount // shown beside one child alone; nil for none
 	Links     Links         // for letters
 }
@@ -33,7 +34,7 @@ func (p Pass) SMS(s Style) string {
 	}
 	k := p.key()
 	v := values{"Time": clock(p.At)}
-	if p.Late {
+	if p.Late || p.Dated {
 		v["Time"] = date(p.At) + " " + clock(p.At)
 	}
 	if p.Balance != nil {

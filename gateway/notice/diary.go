@@ -138,8 +138,9 @@ func (r digestRun) widest() (from, until time.Time) {
 // within reports whether a date is one of the run's days.
 func (r digestRun) within(day time.Time) bool { return !day.Before(r.first()) && !day.After(r.day) }
 
-// readVisits reads the visits of the days, and passes of earlier days that were
-// reported only since the last digest (D6).
+// readVisits reads the visits of the days as far as they were reported by the
+// digest's moment, and passes of earlier days that were reported since the last
+// digest: what came late (D6), and the evening after it.
 func (d *diary) readVisits(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
@@ -149,9 +150,10 @@ func (d *diary) readVisits(
 			coalesce(c.given_name, ''), coalesce(c.family_name, '')
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN door.pass AS p ON p.person_id = child.id AND p.at >= $2 AND p.at < $3 AND NOT p.merged AND NOT p.silent
+			AND p.received_at <= $5
 		JOIN ledger.organisation AS o ON o.id = p.organisation_id
 		LEFT JOIN access.representative AS c ON c.id = p.companion_id
-		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since())
+		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since(), run.moment)
 	if err != nil {
 		return fmt.Errorf("read visits: %w", err)
 	}
@@ -167,9 +169,9 @@ func (d *diary) readVisits(
 			l := byChild[child]
 			at, day := at.In(l.zone), dateOf(at, l.zone)
 			if !run.within(day) {
-				if day.Before(run.first()) && late && unheard {
+				if day.Before(run.first()) && unheard {
 					d.also[child] = append(d.also[child], templates.Pass{
-						Children: []templates.Name{l.name}, In: direction == door.In, At: at, Late: true,
+						Children: []templates.Name{l.name}, In: direction == door.In, At: at, Late: late, Dated: true,
 					})
 				}
 				return nil
@@ -347,20 +349,20 @@ func readMenus(ctx context.Context, tx pgx.Tx, orgs []int64, run digestRun) (map
 // bank's registry brings late is booked on the day it was paid while that is open.
 const lateBooking = 31
 
-// readTopUps sums up the money that came to the children's accounts. It is news
-// of the day on which it was posted, whatever day it is booked on; the booking
-// day only bounds the months that are looked at.
+// readTopUps sums up the money that came to the children's accounts between the
+// last digest and this one's moment, whatever day it is booked on; the booking
+// day only bounds the months that are looked at. What came in the evening after
+// the last digest is told on the first day of this one.
 func (d *diary) readTopUps(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
-	from, until := run.widest()
 	rows, err := tx.Query(ctx, `
 		SELECT a.person_id, p.posted_at, p.amount
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN ledger.account AS a ON a.person_id = child.id
 		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
-			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at >= $4 AND p.posted_at < $5`,
-		children, run.first(), run.day, from, until, lateBooking)
+			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at > $4 AND p.posted_at <= $5`,
+		children, run.first(), run.day, run.since(), run.moment, lateBooking)
 	if err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
 	}
@@ -370,9 +372,11 @@ func (d *diary) readTopUps(
 		sum   money.Amount
 	)
 	if _, err := pgx.ForEachRow(rows, []any{&child, &at, &sum}, func() error {
-		if day := dateOf(at, byChild[child].zone); run.within(day) {
-			d.page(child, day).ToppedUp += sum
+		day := dateOf(at, byChild[child].zone)
+		if day.Before(run.first()) {
+			day = run.first()
 		}
+		d.page(child, day).ToppedUp += sum
 		return nil
 	}); err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
@@ -423,7 +427,7 @@ func whyBlocked(reason meal.Code) templates.Why {
 }
 
 // readKept reads the crossings of thresholds that were kept back from a reader
-// since the last digest. Passes, meals and top-ups that were are in the digest
+// since the last digest, or that the reader wants in digests alone. Passes, meals and top-ups that were are in the digest
 // anyway.
 func (d *diary) readKept(
 	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID, byChild map[ledger.PersonID]listed,
@@ -432,7 +436,7 @@ func (d *diary) readKept(
 		SELECT DISTINCT n.representative_id, n.child_id, c.event_id, c.upward, c.threshold, c.balance
 		FROM notice.notice AS n
 		JOIN ledger.crossing AS c ON c.event_id = n.event_id
-		WHERE n.representative_id = ANY ($1) AND n.verdict IN ('stale', 'capped') AND n.topic = 'threshold'
+		WHERE n.representative_id = ANY ($1) AND n.verdict IN ('stale', 'capped', 'in_digest') AND n.topic = 'threshold'
 		  AND n.decided_at > $2 AND n.event_at > $2::timestamptz - $3::interval
 		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since(), lateReach)
 	if err != nil {

@@ -482,3 +482,67 @@ func TestADeploymentsTextIsUsedFromTheNextMessageOn(t *testing.T) {
 		"sms 79000000001 Вход 08:15 Петя П. Баланс 0,00 р", "sms 79000000001 Пришли 08:20: Петя П., счёт 0,00 р",
 		"sms 79000000001 Больше не пишем")
 }
+
+// What happens after a day's digest is made is told by the next one: nobody who
+// wants digests alone would ever hear of a top-up in the evening.
+func TestTheEveningAfterADigestIsToldByTheNextOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "petya", "email", "day")
+	b.visit("petya", at(8, 15), time.Time{})
+	posted := b.topUp("petya", 500_00) // by the database's clock
+	var moved time.Time
+	if err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), `SET LOCAL ROLE NONE`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(t.Context(), `SET LOCAL session_replication_role = replica`); err != nil { // past the book's guards
+			return err
+		}
+		return tx.QueryRow(t.Context(), `
+			UPDATE ledger.posting SET posted_at = $1, booking_day = $2 WHERE posted_at = $3 RETURNING posted_at`,
+			at(20, 0), evening, posted).Scan(&moved)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.now = evening
+	b.digests()
+	b.tap("petya", door.Out, at(19, 30), at(19, 30)) // while the digest was made, and after
+	if text := b.letter(); strings.Contains(text, "19:30") || strings.Contains(text, "Пополнено") {
+		t.Errorf("the digest of 19:00 tells of the evening:\n%s", text)
+	}
+	b.exec(`DELETE FROM delivery.letter`)
+	b.now = evening.AddDate(0, 0, 1)
+	b.digests()
+	text := strings.ReplaceAll(b.letter(), "\u00a0", " ")
+	for _, want := range []string{"Выход 23.11 19:30 Петя П.", "Пополнено: 500,00 ₽"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is not in the next digest:\n%s", want, text)
+		}
+	}
+	b.exec(`DELETE FROM delivery.letter`)
+	b.now = evening.AddDate(0, 0, 2)
+	b.digests()
+	var letters int
+	if err := b.pool.QueryRow(t.Context(), `SELECT count(*) FROM delivery.letter`).Scan(&letters); err != nil || letters != 0 {
+		t.Errorf("%d letters tell of it once more, %v", letters, err)
+	}
+}
+
+// A threshold is told in the digest to who wants it there and not at once.
+func TestAThresholdThatIsWantedInADigestAloneIsALineOfIt(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	event := b.crossing(morning)
+	b.exec(`UPDATE subscription.subscription SET mode = 'day' WHERE topic = 'threshold'`)
+	b.now = morning.Add(time.Second)
+	if err := b.teller.tellAll(t.Context(), func(ctx context.Context, tx pgx.Tx) ([]news, error) {
+		return b.teller.crossedNews(ctx, tx, []int64{event})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "verdicts", b.verdicts(), "masha 79000000001  in_digest")
+	b.now = evening
+	b.digests()
+	expect(t, "messages", b.sent(), "sms 79000000001 Маша П. 23.11 без посещений, траты 0,00 р, баланс 0,00 р")
+}

@@ -24,8 +24,10 @@ CREATE TABLE notice.notice (
 	PRIMARY KEY (event_id, representative_id, child_id, topic, channel, event_at)
 ) PARTITION BY RANGE (event_at);
 CREATE TABLE notice.notice_default PARTITION OF notice.notice DEFAULT;
--- What was kept back for the digests of a recipient.
-CREATE INDEX notice_kept ON notice.notice (representative_id, decided_at) WHERE verdict IN ('stale', 'capped');
+-- What was kept back for the digests of a recipient: who is to get one whatever
+-- he wants, and thresholds, of which no other table knows that they were not told.
+CREATE INDEX notice_capped ON notice.notice (representative_id, decided_at) WHERE verdict = 'capped';
+CREATE INDEX notice_threshold ON notice.notice (representative_id, decided_at) WHERE topic = 'threshold';
 
 -- A digest of a kind, a day and the moment at which organisations want it; it
 -- is made in batches of recipients, in the order of their ids, up to position.
