@@ -7,17 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"zvonok/gateway/delivery"
+	"zvonok/gateway/notice"
 )
 
 const recallTimeout = 5 * time.Minute // thousands of cancel_sm at an operator's pace
 
 type recallCommand struct {
-	Template     string `help:"Only messages of this topic: pass, hot, buffet, subsidised, topup, threshold, day, week ..."`
+	Template     string `help:"Only messages of this topic: pass, hot, buffet, subsidised, topup, threshold, alarm, absence, blocked, digest, reply, code, invitation."`
 	Organisation string `help:"Only messages about this organisation (org_id of the registry)."`
 	Operator     string `help:"Only messages that go by this operator."`
 	Since        string `help:"Only messages made since then, as in 2026-11-22T08:15:00+03:00; default: the last 24 hours."`
@@ -36,6 +39,9 @@ type recallRequest struct {
 func (r *recallCommand) Run(ctx context.Context, c *console) error {
 	if r.Template == "" && r.Organisation == "" && r.Operator == "" {
 		return usageError{errors.New("recall: say what to stop: --template, --organisation or --operator")}
+	}
+	if r.Template != "" && !slices.Contains(recallTopics(), r.Template) {
+		return usageError{fmt.Errorf("--template: %q is no topic, and a recall stops whole topics: %s", r.Template, strings.Join(recallTopics(), ", "))}
 	}
 	ask := recallRequest{Topic: r.Template, Organisation: r.Organisation, Operator: r.Operator}
 	if r.Since != "" {
@@ -82,6 +88,15 @@ func (r *recallCommand) Run(ctx context.Context, c *console) error {
 	return err
 }
 
+// recallTopics are the topics of messages: those of news, and of what people asked for.
+func recallTopics() []string {
+	var list []string
+	for _, topic := range notice.Topics() {
+		list = append(list, string(topic))
+	}
+	return append(list, "digest", "reply", "code", "invitation")
+}
+
 // recall stops messages; it is asked by the command of the same name.
 func (a *App) recall(w http.ResponseWriter, r *http.Request) {
 	fail := func(status int, err error) {
@@ -92,6 +107,10 @@ func (a *App) recall(w http.ResponseWriter, r *http.Request) {
 	var ask recallRequest
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, 4<<10)).Decode(&ask); err != nil {
 		fail(http.StatusBadRequest, fmt.Errorf("read the request: %w", err))
+		return
+	}
+	if ask.Operator != "" && !slices.Contains(a.exchange.Operators(), ask.Operator) {
+		fail(http.StatusNotFound, fmt.Errorf("there is no operator %q; there are %s", ask.Operator, strings.Join(a.exchange.Operators(), ", ")))
 		return
 	}
 	filter := delivery.Filter{Topic: ask.Topic, Operator: ask.Operator, Since: ask.Since}

@@ -152,6 +152,30 @@ func TestDemo(t *testing.T) {
 		testParents(t, demo, dir)
 	})
 
+	// Issue 7, item 6. A word it does not know must not be taken for "nothing to stop".
+	t.Run("a recall says what it stopped, and what it does not know", func(t *testing.T) {
+		settings := filepath.Join(dir, "recall.toml")
+		if err := os.WriteFile(settings, []byte("[admin]\nlisten = '"+demo.ready.Admin+"'\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		for _, ask := range []struct {
+			args []string
+			code int
+			says string
+		}{
+			{[]string{"--template", "pass"}, exitDone, "had left"},
+			{[]string{"--template", "pass_in"}, exitUsage, "a recall stops whole topics: pass, "},
+			{[]string{"--operator", "nobody"}, exitFailed, "there is no operator \"nobody\"; there are "},
+			{[]string{"--organisation", "nobody"}, exitFailed, "there is no organisation"},
+			{nil, exitUsage, "say what to stop"},
+		} {
+			stdout, stderr, code := command(t, dir, append([]string{"--config", settings, "recall"}, ask.args...)...)
+			if code != ask.code || !strings.Contains(stdout+stderr, ask.says) {
+				t.Errorf("recall %v: exit %d, %s%s", ask.args, code, stdout, stderr)
+			}
+		}
+	})
+
 	t.Run("the books are right", func(t *testing.T) {
 		out, errs, code := command(t, dir, "ledger", "verify")
 		if code != 0 || !strings.Contains(out, "ok") {
