@@ -112,6 +112,11 @@ func (o *operator) receipt(in *smpp.Inbound, m *smpp.Message) {
 		_ = in.Answer(smpp.StatusOK, "")
 		return
 	}
+	if r.State == StateDeleted {
+		o.mu.Lock()
+		o.alarm(Alarm{Reason: "receipt DELETED", Class: PermanentRoute}, o.x.now())
+		o.mu.Unlock()
+	}
 	taken := o.x.receipts.offer(r, func(err error) {
 		if err != nil {
 			o.x.metrics.inbound(o.cfg.Name, "receipt not stored")

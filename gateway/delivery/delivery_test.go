@@ -71,6 +71,7 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 		configs = append(configs, carrier.OperatorConfig{
 			Name: name, Mode: carrier.Client, Address: box.Addr(), SystemID: "school", Password: "secret", Binds: 1,
 			Window: 20, Rate: 5000, Roles: []carrier.Role{carrier.RoleSMS}, Source: "SCHOOL", Weight: weight,
+			NetworkErrors:   map[string]carrier.Class{"027": carrier.PermanentRoute},
 			ResponseTimeout: 2 * time.Second, // a silent operator must not hold up the end of a test
 		})
 	}

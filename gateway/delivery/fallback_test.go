@@ -218,3 +218,42 @@ func TestASiblingsNewsJoinsAMessageThatStillWaits(t *testing.T) {
 		t.Errorf("the spare tells of %q, %v", subject, err)
 	}
 }
+
+// smpp.md, Receipts: a receipt that speaks of the route sends the message to
+// the next operator, one that speaks of the phone does not, and nothing of which
+// a part has arrived goes out again. Pain 10: retry through operator B on
+// undelivered.
+func TestAReceiptThatSpeaksOfTheRouteSendsTheMessageToTheNextOperator(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		behaviour smpptest.Behaviour
+		moves     bool
+	}{
+		"rejected":                        {smpptest.Behaviour{Undelivered: 1, UndeliveredState: smpp.StateRejected}, true},
+		"rejected, before the answer":     {smpptest.Behaviour{Undelivered: 1, UndeliveredState: smpp.StateRejected, EarlyReceipts: 1}, true},
+		"undeliverable by the route":      {smpptest.Behaviour{Undelivered: 1, ReceiptError: 27}, true},
+		"undeliverable by the phone":      {smpptest.Behaviour{Undelivered: 1, ReceiptError: 11}, false},
+		"deleted, which was a will":       {smpptest.Behaviour{Undelivered: 1, UndeliveredState: smpp.StateDeleted}, false},
+		"expired, which is no news again": {smpptest.Behaviour{Undelivered: 1, UndeliveredState: smpp.StateExpired}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, test.behaviour, smpptest.Behaviour{})
+			b.start()
+			b.enqueue(withSpare(1, time.Hour))
+			b.await("the end", func() bool {
+				if err := b.receipts.Sweep(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				return len(b.letters()) == 1 || b.states()[delivery.Delivered] == 1
+			})
+			second, letters := len(b.boxes[1].Messages()), len(b.letters())
+			if moved := second == 1 && letters == 0; moved != test.moves || second+letters != 1 {
+				t.Errorf("the second operator got %d messages, %d letters were written", second, letters)
+			}
+			if got := len(b.boxes[0].Messages()); got != 1 {
+				t.Errorf("the first operator got %d", got)
+			}
+		})
+	}
+}

@@ -303,7 +303,11 @@ func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) ([]ma
 	if err := optOutRefusers(ctx, tx, refusers, now); err != nil {
 		return nil, err
 	}
-	if err := s.desk.fallBack(ctx, tx, now, append(failed, lost...)); err != nil {
+	left, err := s.desk.failOver(ctx, tx, now, lost)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.desk.fallBack(ctx, tx, now, append(failed, left...)); err != nil {
 		return nil, err
 	}
 	if err := recordHealth(ctx, tx, now, subscription.SMS, sick, well); err != nil {

@@ -73,14 +73,18 @@ func (r *Receipts) store(ctx context.Context, receipts []carrier.Receipt, now ti
 		if err != nil {
 			return err
 		}
-		var lost []rowKey
+		var lost []lostMessage
 		if settled, lost, err = applyMatches(ctx, tx, now, matches); err != nil {
 			return err
 		}
 		if err := r.config.Desk.heedRefusals(ctx, tx, settled, now); err != nil {
 			return err
 		}
-		if err := r.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
+		left, err := r.config.Desk.failOver(ctx, tx, now, lost)
+		if err != nil {
+			return err
+		}
+		if err := r.config.Desk.fallBack(ctx, tx, now, left); err != nil {
 			return err
 		}
 		return storeOrphans(ctx, tx, now, receipts, ids, matches)
@@ -143,6 +147,7 @@ type match struct {
 	address     string
 	state       string
 	final       bool
+	route       bool // it speaks of the route, not of the phone
 	err         string
 	doneAt      time.Time
 	deliveryID  int64
@@ -151,6 +156,18 @@ type match struct {
 	number      int16
 	submittedAt time.Time
 	had         string
+}
+
+// lostMessage is a delivery that failed by receipts.
+type lostMessage struct {
+	rowKey
+	route bool // all of it by the route's fault, so that another operator may have it
+}
+
+// speaksOfRoute says that a receipt's error is the route's. What an operator
+// has deleted was somebody's will.
+func speaksOfRoute(r carrier.Receipt) bool {
+	return r.Class == carrier.PermanentRoute && (r.State == carrier.StateUndeliverable || r.State == carrier.StateRejected)
 }
 
 func insertReceipts(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carrier.Receipt) ([]int64, error) {
@@ -224,6 +241,7 @@ func matchReceipts(ctx context.Context, tx pgx.Tx, now time.Time, receipts []car
 		m.receiptID = ids[m.index]
 		m.operator, m.messageID, m.address = receipt.Operator, receipt.MessageID, string(receipt.To)
 		m.state, m.final = partState(receipt.State)
+		m.route = speaksOfRoute(receipt)
 		m.err, m.doneAt = receipt.NetworkError, receipt.DoneAt
 		if m.doneAt.IsZero() {
 			m.doneAt = now
@@ -252,7 +270,7 @@ func isFinal(state string) bool {
 // settles the deliveries. A final state is never overwritten; a second final
 // state that differs is kept as a conflict. It returns the matches that changed
 // their part, and the deliveries that failed by them.
-func applyMatches(ctx context.Context, tx pgx.Tx, now time.Time, matches []match) ([]match, []rowKey, error) {
+func applyMatches(ctx context.Context, tx pgx.Tx, now time.Time, matches []match) ([]match, []lostMessage, error) {
 	if len(matches) == 0 {
 		return nil, nil, nil
 	}
@@ -330,15 +348,18 @@ func writeParts(ctx context.Context, tx pgx.Tx, folded map[partKey]match) error 
 // settleDeliveries derives the state of each touched delivery from all parts of
 // its latest attempt: delivered when every part is, failed when one is lost for
 // good and none is outstanding. It returns those that failed.
-func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[partKey]match) ([]rowKey, error) {
+func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[partKey]match) ([]lostMessage, error) {
 	var (
 		ids []int64
 		ats []time.Time
 	)
+	route := map[ID]bool{} // all of its receipts here speak of the route
 	for _, m := range folded {
 		if m.final {
 			ids = append(ids, m.deliveryID)
 			ats = append(ats, m.deliveryAt)
+			blamed, seen := route[ID(m.deliveryID)]
+			route[ID(m.deliveryID)] = m.route && (blamed || !seen)
 		}
 	}
 	if len(ids) == 0 {
@@ -351,6 +372,7 @@ func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[
 			SELECT t.id, t.at, p.attempt,
 				bool_and(p.state = 'delivered') AND count(*) = max(p.count) AS delivered,
 				bool_and(p.state NOT IN ('accepted', 'enroute')) AND count(*) = max(p.count) AS finished,
+				bool_or(p.state = 'delivered') AS some,
 				max(p.error) FILTER (WHERE p.state <> 'delivered') AS error,
 				max(p.state) FILTER (WHERE p.state <> 'delivered') AS lost
 			FROM touched AS t
@@ -365,20 +387,21 @@ func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[
 		FROM standing AS s
 		WHERE d.id = s.id AND d.at = s.at AND d.attempt = s.attempt AND s.finished
 		  AND d.at BETWEEN $5 AND $6 AND d.state IN ('sending', 'sent', 'unknown')
-		RETURNING d.id, d.at, d.state`,
+		RETURNING d.id, d.at, d.state, s.some`,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare).Add(-24*time.Hour),
 		slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
 	if err != nil {
 		return nil, fmt.Errorf("settle deliveries: %w", err)
 	}
 	var (
-		lost  []rowKey
+		lost  []lostMessage
 		key   rowKey
 		state State
+		some  bool // of its parts arrived
 	)
-	if _, err := pgx.ForEachRow(rows, []any{&key.id, &key.at, &state}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&key.id, &key.at, &state, &some}, func() error {
 		if state == Failed {
-			lost = append(lost, key)
+			lost = append(lost, lostMessage{key, route[key.id] && !some})
 		}
 		return nil
 	}); err != nil {
@@ -419,6 +442,7 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 		matched[m.index] = true
 	}
 	var (
+		routes                                             []bool
 		receiptIDs                                         []int64
 		operators, messages, keys, addresses, states, errs []string
 		dones                                              []*time.Time
@@ -439,17 +463,18 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 		state, _ := partState(receipt.State)
 		states = append(states, state)
 		errs = append(errs, clean(receipt.NetworkError))
+		routes = append(routes, speaksOfRoute(receipt))
 		dones = append(dones, optional(receipt.DoneAt))
 	}
 	if len(receiptIDs) == 0 {
 		return nil
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO delivery.orphan (receipt_id, received_at, operator, message_id, keys, address, state, error, done_at)
-		SELECT id, $1, operator, message_id, string_to_array(keys, $2), address, state, error, done_at
-		FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::timestamptz[])
-			AS o (id, operator, message_id, keys, address, state, error, done_at)`,
-		now, keySeparator, receiptIDs, operators, messages, keys, addresses, states, errs, dones)
+		INSERT INTO delivery.orphan (receipt_id, received_at, operator, message_id, keys, address, state, error, route, done_at)
+		SELECT id, $1, operator, message_id, string_to_array(keys, $2), address, state, error, route, done_at
+		FROM unnest($3::bigint[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::boolean[],
+			$11::timestamptz[]) AS o (id, operator, message_id, keys, address, state, error, route, done_at)`,
+		now, keySeparator, receiptIDs, operators, messages, keys, addresses, states, errs, routes, dones)
 	if err != nil {
 		return fmt.Errorf("store unmatched receipts: %w", err)
 	}
@@ -460,7 +485,7 @@ func storeOrphans(ctx context.Context, tx pgx.Tx, now time.Time, receipts []carr
 // before them (operators and keys are of the new parts, one per part). It
 // returns the receipts that settled something and the deliveries that failed by
 // them.
-func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys []string) ([]match, []rowKey, error) {
+func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys []string) ([]match, []lostMessage, error) {
 	if len(keys) == 0 {
 		return nil, nil, nil
 	}
@@ -471,9 +496,10 @@ func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys
 			DELETE FROM delivery.orphan AS o
 			USING wanted AS w
 			WHERE o.keys && $2::text[] AND o.operator = w.operator AND w.key = ANY (o.keys)
-			RETURNING o.receipt_id, o.operator, o.message_id, o.address, o.state, o.error, coalesce(o.done_at, o.received_at) AS done_at, w.key
+			RETURNING o.receipt_id, o.operator, o.message_id, o.address, o.state, o.error, o.route,
+				coalesce(o.done_at, o.received_at) AS done_at, w.key
 		)
-		SELECT DISTINCT ON (f.receipt_id) f.receipt_id, f.operator, f.message_id, f.address, f.state, f.error, f.done_at,
+		SELECT DISTINCT ON (f.receipt_id) f.receipt_id, f.operator, f.message_id, f.address, f.state, f.error, f.route, f.done_at,
 			p.delivery_id, p.delivery_at, p.attempt, p.number, p.submitted_at, p.state, p.message_id
 		FROM found AS f
 		JOIN delivery.part AS p ON p.operator = f.operator AND p.message_key = f.key AND p.message_key <> ''
@@ -485,7 +511,7 @@ func matchOrphans(ctx context.Context, tx pgx.Tx, now time.Time, operators, keys
 	}
 	matches, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (match, error) {
 		var m match
-		err := row.Scan(&m.receiptID, &m.operator, &m.messageID, &m.address, &m.state, &m.err, &m.doneAt,
+		err := row.Scan(&m.receiptID, &m.operator, &m.messageID, &m.address, &m.state, &m.err, &m.route, &m.doneAt,
 			&m.deliveryID, &m.deliveryAt, &m.attempt, &m.number, &m.submittedAt, &m.had, &m.submitted)
 		m.final = isFinal(m.state)
 		return m, err
@@ -524,14 +550,18 @@ func (r *Receipts) Sweep(ctx context.Context) error {
 		if err := rows.Err(); err != nil {
 			return fmt.Errorf("sweep early receipts: %w", err)
 		}
-		var lost []rowKey
+		var lost []lostMessage
 		if settled, lost, err = matchOrphans(ctx, tx, now, operators, keys); err != nil {
 			return err
 		}
 		if err := r.config.Desk.heedRefusals(ctx, tx, settled, now); err != nil {
 			return err
 		}
-		if err := r.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
+		left, err := r.config.Desk.failOver(ctx, tx, now, lost)
+		if err != nil {
+			return err
+		}
+		if err := r.config.Desk.fallBack(ctx, tx, now, left); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM delivery.orphan WHERE received_at < $1`, now.Add(-orphanLife)); err != nil {

@@ -163,6 +163,7 @@ CREATE TABLE delivery.orphan (
 	address     text        NOT NULL,
 	state       text        NOT NULL,
 	error       text        NOT NULL,
+	route       boolean     NOT NULL, -- it speaks of the route, not of the phone
 	done_at     timestamptz
 );
 CREATE INDEX orphan_keys ON delivery.orphan USING gin (keys);
