@@ -183,6 +183,9 @@ type LogConfig struct {
 	Level  string `toml:"level"`  // debug, info, warn, error
 }
 
+// operatorCode is an entry of an operator's codes.
+var operatorCode = regexp.MustCompile(`^(0x[0-9a-fA-F]{1,8}=(OK|THR|QF|TMP|PR|PO|PM|RB)|err:[0-9A-Za-z/]{1,16}=(TMP|PR|PO))$`)
+
 // OperatorConfig is one mobile operator.
 type OperatorConfig struct {
 	Name         string   `toml:"name"`
@@ -204,6 +207,8 @@ type OperatorConfig struct {
 	Cost         string   `toml:"cost"`
 	MessageID    string   `toml:"message_id"`
 	Concat       string   `toml:"concatenation"`
+	// Codes say what the operator means by a code: "0x45=PR" of an answer, "err:069=PO" of a receipt.
+	Codes []string `toml:"codes"`
 	// RefusedBulk are the operator's codes for "the subscriber has refused bulk SMS": "0x412" of an answer, "err:069" of
 	// a receipt.
 	RefusedBulk  []string `toml:"refused_bulk"`
@@ -586,6 +591,11 @@ func (o *OperatorConfig) validate() error {
 	for _, role := range o.Roles {
 		if err := oneOf("roles", role, "sms", "ussd"); err != nil {
 			return err
+		}
+	}
+	for _, code := range o.Codes {
+		if !operatorCode.MatchString(code) {
+			return fmt.Errorf(`codes: %q is neither like "0x45=PR" (of an answer: OK, THR, QF, TMP, PR, PO, PM or RB) nor like "err:069=PO" (of a receipt: TMP, PR or PO)`, code)
 		}
 	}
 	for _, code := range o.RefusedBulk {

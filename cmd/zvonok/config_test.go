@@ -33,6 +33,11 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 			[]string{"operator a", "password", "8"},
 		},
 		{
+			"a code whose meaning nobody knows", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\ncodes = [\"0x45=BAD\"]\n",
+			nil,
+			[]string{"operator a", "codes", "0x45=BAD", "PR"},
+		},
+		{
 			"two operators of one name",
 			"[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\n[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\n",
 			nil,

@@ -8,8 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"zvonok/gateway/carrier"
+	"zvonok/gateway/smpp"
 	"zvonok/ledger/money"
 	"zvonok/ussd"
 )
@@ -27,6 +30,9 @@ func operatorConfigs(settings []OperatorConfig) ([]carrier.OperatorConfig, error
 			SystemType: o.SystemType, Binds: o.Binds, Pair: o.BindType == "pair", Window: o.Window, Rate: float64(o.Rate),
 			Source: o.Source, Prefixes: o.Prefixes, Weight: o.Weight, Cost: int64(cost),
 			MessageID: carrier.IDMode(o.MessageID), Concatenation: carrier.Method(o.Concat),
+		}
+		if c.Overrides, c.NetworkErrors, err = operatorCodes(o.Codes); err != nil {
+			return nil, fmt.Errorf("operator %s: codes: %w", o.Name, err)
 		}
 		for _, role := range o.Roles {
 			c.Roles = append(c.Roles, carrier.Role(role))
@@ -129,4 +135,25 @@ func networks(key string, texts []string) ([]netip.Prefix, error) {
 		list = append(list, network)
 	}
 	return list, nil
+}
+
+// operatorCodes reads what an operator means by its codes: of answers, and of
+// receipts.
+func operatorCodes(entries []string) (overrides []carrier.Override, receipts map[string]carrier.Class, err error) {
+	for _, entry := range entries {
+		code, class, _ := strings.Cut(entry, "=")
+		if word, ok := strings.CutPrefix(code, "err:"); ok {
+			if receipts == nil {
+				receipts = map[string]carrier.Class{}
+			}
+			receipts[strings.ToUpper(word)] = carrier.Class(class)
+			continue
+		}
+		status, err := strconv.ParseUint(code, 0, 32)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%q: %w", entry, err)
+		}
+		overrides = append(overrides, carrier.Override{Status: smpp.Status(status), Class: carrier.Class(class)})
+	}
+	return overrides, receipts, nil
 }
