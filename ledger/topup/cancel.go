@@ -75,8 +75,9 @@ func (e *Endpoints) status(ctx context.Context, p *Partner, r request) (answer, 
 	return y.answerOf(OK, "credited"), nil
 }
 
-// cancel takes a payment back, if the partner may and the money is still there.
-// A repeat gets the same answer.
+// cancel takes a payment back, if the partner may, the money is still there and
+// no registry of the partner says that it took it: what has been settled goes
+// back as a refund. A repeat gets the same answer.
 func (e *Endpoints) cancel(ctx context.Context, p *Partner, r request) (answer, error) {
 	if !p.MayCancel {
 		return answer{outcome: Forbidden, txn: r.txn}, nil
@@ -87,6 +88,9 @@ func (e *Endpoints) cancel(ctx context.Context, p *Partner, r request) (answer, 
 	}
 	var a answer
 	err := pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
+		if err := lockRegistries(ctx, tx, p); err != nil {
+			return err
+		}
 		y, err := lockPayment(ctx, tx, p, txn, r.prv)
 		if errors.Is(err, errNoPayment) {
 			a = answer{outcome: UnknownPayment, txn: r.txn}
@@ -109,7 +113,20 @@ func (e *Endpoints) cancel(ctx context.Context, p *Partner, r request) (answer, 
 	return a, err
 }
 
+// takeBack reverses a payment. A registry's line that misses it is settled with
+// that; any other line of it says that the bank has the money.
 func (e *Endpoints) takeBack(ctx context.Context, tx pgx.Tx, p *Partner, y kept) (answer, error) {
+	var settled bool
+	if err := tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM topup.registry_line
+		                WHERE event_id = $1 AND state NOT IN ('duplicate', 'ledger_only')
+		                   OR event_id = $1 AND state = 'ledger_only' AND resolution = 'written_off')`,
+		int64(y.event)).Scan(&settled); err != nil {
+		return answer{}, fmt.Errorf("look for the registry's line of event %d: %w", y.event, err)
+	}
+	if settled {
+		return y.answerOf(CancelImpossible, ""), nil
+	}
 	events, err := ledger.NextEventIDs(ctx, tx, 1)
 	if err != nil {
 		return answer{}, err
@@ -131,6 +148,18 @@ func (e *Endpoints) takeBack(ctx context.Context, tx pgx.Tx, p *Partner, y kept)
 	}
 	if _, err := tx.Exec(ctx, `UPDATE topup.payment SET state = 'cancelled' WHERE event_id = $1`, int64(y.event)); err != nil {
 		return answer{}, fmt.Errorf("cancel the payment of event %d: %w", y.event, err)
+	}
+	tag, err := tx.Exec(ctx, `
+		UPDATE topup.registry_line
+		   SET open = false, resolution = 'reversed', resolved_by = 'bank', resolved_at = $2
+		 WHERE event_id = $1 AND state = 'ledger_only' AND open`, int64(y.event), e.now())
+	if err != nil {
+		return answer{}, fmt.Errorf("settle the line of event %d: %w", y.event, err)
+	}
+	if tag.RowsAffected() > 0 {
+		if err := closeFiles(ctx, tx, p); err != nil {
+			return answer{}, err
+		}
 	}
 	return y.answerOf(OK, "cancelled"), nil
 }

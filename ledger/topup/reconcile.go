@@ -25,8 +25,8 @@ const (
 	maxBreaks = 1000
 	// reconcileTimeout is for the one statement that judges a million lines.
 	reconcileTimeout = 5 * time.Minute
-	// registryLock is the class of advisory locks that let one file of a partner
-	// be taken at a time.
+	// registryLock is the class of advisory locks that let one at a time take a
+	// partner's file, settle a line of it or take a payment back.
 	registryLock = 1953460304
 )
 
@@ -190,9 +190,12 @@ func reconcile(
 	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, name string, r bankRegistry, now time.Time,
 ) (Report, error) {
 	report := Report{Partner: p.Name, File: name, Day: r.day, Number: r.number, Lines: len(r.lines), Total: r.total}
-	if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true), pg_advisory_xact_lock($2, $3)`,
-		fmt.Sprint(reconcileTimeout.Milliseconds()), registryLock, int32(p.ID)); err != nil {
+	if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`,
+		fmt.Sprint(reconcileTimeout.Milliseconds())); err != nil {
 		return report, fmt.Errorf("begin: %w", err)
+	}
+	if err := lockRegistries(ctx, tx, p); err != nil {
+		return report, err
 	}
 	file, payee, err := enterFile(ctx, tx, p, name, r, now)
 	if err != nil {
@@ -217,6 +220,15 @@ func reconcile(
 		return report, err
 	}
 	return report, nil
+}
+
+// lockRegistries keeps a partner's lines and what they say of payments as they
+// are until the transaction ends. It comes before the locks of payments.
+func lockRegistries(ctx context.Context, tx pgx.Tx, p *Partner) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1, $2)`, registryLock, int32(p.ID)); err != nil {
+		return fmt.Errorf("wait for the partner's registries: %w", err)
+	}
+	return nil
 }
 
 // enterFile writes the file's row, which no other file may have.
@@ -472,26 +484,44 @@ const (
 
 // ResolveBreak settles an open line on someone's word. who is the id of a
 // member of staff. A line that is not open, and a resolution that does not fit
-// it, are errors.
+// it, are errors. A payment whose money has left the suspense account is not
+// reversed: it would be paid twice.
 func ResolveBreak(
 	ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, how Resolution, who string, now time.Time,
 ) error {
-	var state State
-	var txn, partner string
-	var event int64
-	var difference money.Amount
+	if err := resolveBreak(ctx, tx, book, id, how, who, now); err != nil {
+		return fmt.Errorf("resolve line %d: %w", id, err)
+	}
+	return nil
+}
+
+func resolveBreak(
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, how Resolution, who string, now time.Time,
+) error {
+	var partner string
 	if err := tx.QueryRow(ctx, `
-		SELECT l.state, l.txn_id, l.event_id, l.difference, p.name
+		SELECT p.name
 		  FROM topup.registry_line l
 		  JOIN topup.registry_file f ON f.id = l.file_id
 		  JOIN topup.partner p ON p.id = f.partner_id
-		 WHERE l.id = $1 AND l.open
-		   FOR NO KEY UPDATE OF l`, id).Scan(&state, &txn, &event, &difference, &partner); err != nil {
-		return fmt.Errorf("resolve line %d: it is not open: %w", id, err)
+		 WHERE l.id = $1`, id).Scan(&partner); err != nil {
+		return fmt.Errorf("it is not open: %w", err)
 	}
 	p, err := findPartner(ctx, tx, partner)
 	if err != nil {
-		return fmt.Errorf("resolve line %d: %w", id, err)
+		return err
+	}
+	if err := lockRegistries(ctx, tx, p); err != nil {
+		return err
+	}
+	var state State
+	var txn string
+	var event int64
+	var difference money.Amount
+	if err := tx.QueryRow(ctx, `
+		SELECT state, txn_id, event_id, difference FROM topup.registry_line WHERE id = $1 AND open`, id).
+		Scan(&state, &txn, &event, &difference); err != nil {
+		return fmt.Errorf("it is not open: %w", err)
 	}
 	events, err := ledger.NextEventIDs(ctx, tx, 1)
 	if err != nil {
@@ -511,16 +541,20 @@ func ResolveBreak(
 			entry.Debit, entry.Credit, entry.Amount = entry.Credit, entry.Debit, -difference
 		}
 	case how == Reversed && state == LedgerOnly:
-		if _, err := lockPayment(ctx, tx, p, txn, 0); err != nil {
+		y, err := lockPayment(ctx, tx, p, txn, 0)
+		if err != nil {
 			return err
+		}
+		if y.state == "released" {
+			return errors.New("the payment has been moved out of the suspense account, so it cannot be reversed; write it off")
 		}
 		entry.Kind, entry.Source, entry.ExternalID = ledger.Reversal, "cancel/"+p.Name, txn
 		entry.Reverses = ledger.Key{Source: p.source(), ExternalID: txn}
 		if _, err := tx.Exec(ctx, `UPDATE topup.payment SET state = 'cancelled' WHERE event_id = $1`, event); err != nil {
-			return fmt.Errorf("resolve line %d: %w", id, err)
+			return err
 		}
 	default:
-		return fmt.Errorf("resolve line %d: %s is no way out of %s with a difference of %s", id, how, state, difference)
+		return fmt.Errorf("%s is no way out of %s with a difference of %s", how, state, difference)
 	}
 	if entry.Kind != "" {
 		verdicts, err := book.Post(ctx, tx, []ledger.Entry{entry})
@@ -528,13 +562,13 @@ func ResolveBreak(
 			return err
 		}
 		if verdicts[0].Code != ledger.CodePosted {
-			return fmt.Errorf("resolve line %d: the book says %s", id, verdicts[0].Code)
+			return fmt.Errorf("the book says %s", verdicts[0].Code)
 		}
 	}
 	if _, err := tx.Exec(ctx, `
 		UPDATE topup.registry_line SET open = false, resolution = $2, resolved_by = $3, resolved_at = $4 WHERE id = $1`,
 		id, string(how), who, now); err != nil {
-		return fmt.Errorf("resolve line %d: %w", id, err)
+		return err
 	}
 	return closeFiles(ctx, tx, p)
 }

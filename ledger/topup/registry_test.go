@@ -401,3 +401,76 @@ func BenchmarkReconcile100000Lines(b *testing.B) {
 	}
 	b.ReportMetric(late.Seconds(), "s/100k-late-credits")
 }
+
+func (c *city) resolve(id int64, how topup.Resolution) error {
+	c.Helper()
+	return pgx.BeginFunc(c.Context(), c.pool, func(tx pgx.Tx) error {
+		return topup.ResolveBreak(c.Context(), tx, c.book, id, how, "staff-1", c.clock.now())
+	})
+}
+
+// Money that the registry misses goes back once, whoever takes it back: not after
+// it was moved out of the suspense account, and not by hand after the bank did.
+func TestMoneyThatARegistryMissesGoesBackOnce(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	c.partner(topup.NewPartner{Name: "mkb", Dialect: topup.OSMP, MayCancel: true})
+	c.setClosed(second, true)
+	for txn, account := range map[string]string{"1": second, "2": second, "3": example, "4": example, "5": example} {
+		if got := c.code(osmpPay("mkb", txn, account, "100.00")); got != 0 {
+			t.Fatalf("payment %s: %d", txn, got)
+		}
+	}
+	c.clock.add(24 * time.Hour)
+	s := newSheet("mkb", yesterday, 1)
+	s.line("5", yesterdayAt, example, 100_00)
+	report, err := c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	lines := map[string]int64{}
+	for _, b := range report.Open {
+		lines[b.Txn] = b.ID
+	}
+	if len(lines) != 4 {
+		t.Fatalf("open are %+v", report.Open)
+	}
+
+	// The first is released to a wallet, the second is paid back to the payer.
+	c.inTx(func(tx pgx.Tx) error {
+		return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: "1", Account: example}, c.clock.now())
+	})
+	refund, err := c.askRefund(topup.RefundAsk{Partner: "mkb", Txn: "2", Reason: "r", By: "olga"})
+	c.must(err)
+	c.must(c.payRefund(refund, "pavel"))
+	for _, txn := range []string{"1", "2"} {
+		if err := c.resolve(lines[txn], topup.Reversed); err == nil {
+			t.Errorf("payment %s, no longer in suspense, was reversed", txn)
+		}
+		if got := c.code("/pay/osmp/mkb?command=cancel&txn_id=" + txn); got != 251 {
+			t.Errorf("the cancel of payment %s, no longer in suspense: %d", txn, got)
+		}
+	}
+	// The third is cancelled by the bank: its line is settled with that.
+	if got := c.code("/pay/osmp/mkb?command=cancel&txn_id=3"); got != 0 {
+		t.Errorf("the cancel of a payment that the registry misses: %d", got)
+	}
+	for _, how := range []topup.Resolution{topup.Reversed, topup.WrittenOff} {
+		if err := c.resolve(lines["3"], how); err == nil {
+			t.Errorf("the line of a cancelled payment was %s as well", how)
+		}
+	}
+	// The fourth is written off by hand, and the fifth has been settled by the registry.
+	c.must(c.resolve(lines["4"], topup.WrittenOff))
+	for _, txn := range []string{"4", "5"} {
+		if got := c.code("/pay/osmp/mkb?command=cancel&txn_id=" + txn); got != 251 {
+			t.Errorf("the cancel of payment %s, settled meanwhile: %d", txn, got)
+		}
+	}
+	if got := c.wallet(example).Posted; got != 143_50+300_00 {
+		t.Errorf("the wallet has %s", got)
+	}
+	if n := c.count(`SELECT coalesce(sum(CASE WHEN p.debit_id = a.id THEN -p.amount ELSE p.amount END), 0)
+	                   FROM ledger.account a JOIN ledger.posting p ON a.id IN (p.debit_id, p.credit_id) WHERE a.kind = 'suspense'`); n != 0 {
+		t.Errorf("the suspense account holds %d kopecks", n)
+	}
+	c.sound()
+}
