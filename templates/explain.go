@@ -228,7 +228,7 @@ func (s Style) explained(since time.Time, m ExplainedMessage, indent string) []s
 		}
 		line += ": " + s.word(partWords, p.State)
 		if p.DoneAt != nil {
-			line += " " + s.exact(*p.DoneAt)
+			line += " " + s.receipt(*p.DoneAt)
 		}
 		if p.Error != "" {
 			line += " (" + p.Error + ")"
@@ -283,6 +283,15 @@ func (s Style) format(russian, english string, args ...any) string {
 
 // exact writes a moment to the second.
 func (s Style) exact(t time.Time) string { return t.Format("02.01.2006 15:04:05") }
+
+// receipt writes the moment a receipt gives, which most operators tell to the
+// minute: with seconds it would seem to lie before the submission.
+func (s Style) receipt(t time.Time) string {
+	if t.Second() == 0 {
+		return t.Format("02.01.2006 15:04")
+	}
+	return s.exact(t)
+}
 
 // later writes how long after the event something was.
 func (s Style) later(d time.Duration) string {

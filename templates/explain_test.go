@@ -52,6 +52,10 @@ func exampleExplanation() Explanation {
 			{Representative: 6, Child: "p-17", Topic: "pass", Channel: "sms", Verdict: "told", Message: &ExplainedMessage{
 				ID: 78, MadeAt: at("08:15:04.5"), Channel: "sms", Address: "+7900*****02", State: "failed", Reason: "receipt undelivered 011",
 				SettledAt: pointer("08:20:04.0"), Expires: at("08:30:03.0"), Resent: true, FellBackAt: pointer("08:20:05.0"), Next: letter,
+				Parts: []ExplainedPart{{
+					Attempt: 2, Number: 1, Count: 1, By: "mts", MessageID: "4A20", State: "undelivered", Error: "011",
+					SubmittedAt: at("08:20:01.0"), DoneAt: pointer("08:20:00.0"),
+				}},
 			}},
 			{Representative: 7, Child: "p-17", Topic: "pass", Verdict: "not_subscribed"},
 			{
