@@ -3,6 +3,7 @@ package carrier
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -246,5 +247,54 @@ func TestStoredPortingsComeBackWithTheirEnd(t *testing.T) {
 	}
 	if got := r.route("79151234568", paceStart); got[0] != "mts" {
 		t.Errorf("a porting past its end is used: %v", got)
+	}
+}
+
+// BenchmarkRouteAmongPortedNumbers is what the route of one message costs beside
+// an imported table of ten million numbers, and without one.
+func BenchmarkRouteAmongPortedNumbers(b *testing.B) {
+	for _, n := range []int{0, 10_000_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var table PortedTable
+			table.Grow(n)
+			for i := range n {
+				table.AddNumber(79_000_000_000+90*uint64(i), [...]string{"mts", "beeline", "any"}[i%3])
+			}
+			r := threeOperators()
+			r.setPorted(table.Numbers())
+			phones := make([]phone.Number, 1<<16)
+			for i := range phones {
+				phones[i] = phone.Number(fmt.Sprint(79_000_000_000 + 90*rand.IntN(10_000_000)))
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if len(r.route(phones[i%len(phones)], paceStart)) == 0 {
+					b.Fatal("no route")
+				}
+			}
+		})
+	}
+}
+
+func TestAPortedTableComesInAnyOrder(t *testing.T) {
+	t.Parallel()
+	var ascending, mixed PortedTable
+	owners := [...]string{"mts", "beeline", "any"}
+	for i := range 1000 {
+		ascending.AddNumber(uint64(79_000_000_000+i/2), owners[i%3]) // each number twice: the last counts
+	}
+	for _, half := range rand.Perm(500) {
+		mixed.AddNumber(uint64(79_000_000_000+half), owners[(2*half)%3])
+		mixed.AddNumber(uint64(79_000_000_000+half), owners[(2*half+1)%3])
+	}
+	one, two := ascending.Numbers(), mixed.Numbers()
+	if one.Len() != 500 || two.Len() != 500 {
+		t.Fatalf("%d and %d numbers", one.Len(), two.Len())
+	}
+	for i := range 500 {
+		to := phone.Number(fmt.Sprint(79_000_000_000 + i))
+		if want := owners[(2*i+1)%3]; one.Operator(to) != want || two.Operator(to) != want {
+			t.Fatalf("%s: %q and %q, want %q", to, one.Operator(to), two.Operator(to), want)
+		}
 	}
 }
