@@ -246,13 +246,7 @@ func (b *recording) readNeighbours(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	earliest, latest := slices.MinFunc(since, time.Time.Compare), slices.MaxFunc(till, time.Time.Compare)
-	// The outer bounds, equal for all rows, let the planner leave out whole months.
-	rows, err := tx.Query(ctx, `
-		SELECT DISTINCT t.person_id, p.event_id, p.at, p.direction, p.building_id, p.device_id,
-		       p.merged, p.suspected, p.silent
-		  FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) AS t (person_id, since, till)
-		  JOIN door.pass p ON p.person_id = t.person_id AND p.at BETWEEN t.since AND t.till
-		 WHERE p.at BETWEEN $4 AND $5`, people, since, till, earliest, latest)
+	rows, err := tx.Query(ctx, neighbours, people, since, till, earliest, latest)
 	if err != nil {
 		return fmt.Errorf("read the neighbours of late passes: %w", err)
 	}
@@ -271,6 +265,19 @@ func (b *recording) readNeighbours(ctx context.Context, tx pgx.Tx) error {
 	}
 	return nil
 }
+
+// The outer bounds, equal for all rows, let the planner leave out whole months.
+// OFFSET 0 makes it look for each person by itself: joined as a whole, in a plan
+// made while the tables are empty, all passes of the months were read once for
+// each late one.
+const neighbours = `
+	SELECT DISTINCT t.person_id, p.event_id, p.at, p.direction, p.building_id, p.device_id,
+	       p.merged, p.suspected, p.silent
+	  FROM unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) AS t (person_id, since, till)
+	 CROSS JOIN LATERAL (
+	       SELECT p.* FROM door.pass p
+	        WHERE p.person_id = t.person_id AND p.at BETWEEN t.since AND t.till AND p.at BETWEEN $4 AND $5
+	       OFFSET 0) p`
 
 func newStep(t Tap) step {
 	return step{

@@ -112,13 +112,17 @@ func BenchmarkLateUpload(b *testing.B) {
 		uploads = append(uploads, document(morning, events...))
 	}
 	s.exec(`ANALYZE`)
+	self, server := cpuOf(b), s.serverCPU()
 	b.ResetTimer()
 	for _, upload := range uploads {
 		if r := offline.send("/api/v1/events", upload); len(r.Acknowledged) != size {
 			b.Fatal(r.body)
 		}
 	}
+	b.StopTimer()
 	b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), "events/s")
+	b.ReportMetric(float64((cpuOf(b)-self).Microseconds())/float64(b.N*size), "µs-cpu-go/event")
+	b.ReportMetric(float64((s.serverCPU()-server).Microseconds())/float64(b.N*size), "µs-cpu-postgres/event")
 }
 
 // BenchmarkAuthorize asks about cards from 8 doors at once (issue 6: p99 under
