@@ -13,7 +13,8 @@ import (
 
 // Fold adds the postings of finished transactions to the totals of the accounts
 // that are not wallets and returns how many it added. It is called every few
-// seconds by one process; a second call at the same time waits and finds little.
+// seconds; a second call at the same time waits and finds little. The metrics of
+// the books as a whole, which are the same in every process, follow it.
 func (b *Book) Fold(ctx context.Context, q pg.Querier) (int64, error) {
 	var added int64
 	if err := q.QueryRow(ctx, `SELECT ledger.fold_postings()`).Scan(&added); err != nil {
@@ -24,6 +25,11 @@ func (b *Book) Fold(ctx context.Context, q pg.Querier) (int64, error) {
 		return added, err
 	}
 	b.Metrics.setFoldLag(lag)
+	last, err := LastVerification(ctx, q)
+	if err != nil {
+		return added, err
+	}
+	b.Metrics.setVerified(last)
 	return added, nil
 }
 

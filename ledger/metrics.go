@@ -14,7 +14,7 @@ type Metrics struct {
 	foldRows  prometheus.Gauge
 	foldAge   prometheus.Gauge
 	unsealed  prometheus.Gauge
-	// verified and verifiedAt are set by SetVerified.
+	// verified and verifiedAt are of the last verification, whoever did it.
 	verified   *prometheus.GaugeVec
 	verifiedAt prometheus.Gauge
 }
@@ -53,11 +53,11 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}),
 		verified: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "zvonok_ledger_verify_violations",
-			Help: "Violations found by the last verification, by invariant.",
+			Help: "Violations found by the last verification of any process, by invariant.",
 		}, []string{"invariant"}),
 		verifiedAt: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "zvonok_ledger_verify_timestamp_seconds",
-			Help: "When the books were last verified.",
+			Help: "When any process last verified the books; 0 if none ever has.",
 		}),
 	}
 	for _, kind := range Kinds() {
@@ -99,10 +99,12 @@ func (m *Metrics) setFoldLag(lag FoldLag) {
 	m.unsealed.Set(float64(lag.UnsealedDays))
 }
 
-// SetVerified records what the last verification found, and when.
-func (m *Metrics) SetVerified(report VerifyReport) {
-	for _, name := range report.Checked {
-		m.verified.WithLabelValues(name).Set(float64(report.Found[name]))
+func (m *Metrics) setVerified(v Verification) {
+	if m == nil || v.At.IsZero() {
+		return
 	}
-	m.verifiedAt.Set(float64(report.At.Unix()))
+	for name, found := range v.Found {
+		m.verified.WithLabelValues(name).Set(float64(found))
+	}
+	m.verifiedAt.Set(float64(v.At.Unix()))
 }

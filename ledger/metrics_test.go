@@ -21,9 +21,9 @@ func TestMetricsCountVerdicts(t *testing.T) {
 	b.fund(100_00)
 	b.setThreshold(0, mother, 90_00, false)
 	b.post(b.buy(0, "a", 20_00), b.buy(0, "b", 200_00), offline(b.eat(0, "c", 200_00)), b.buy(0, "a", 20_00))
+	verified := b.sound()
 	_, err := b.book.Fold(t.Context(), b.pool)
 	b.must(err)
-	b.book.Metrics.SetVerified(b.sound())
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(`
 		# HELP zvonok_ledger_crossings_total Thresholds crossed.
 		# TYPE zvonok_ledger_crossings_total counter
@@ -38,6 +38,11 @@ func TestMetricsCountVerdicts(t *testing.T) {
 	b.must(err)
 	got := map[string]float64{}
 	for _, family := range families {
+		if family.GetName() == "zvonok_ledger_verify_timestamp_seconds" {
+			if at := family.GetMetric()[0].GetGauge().GetValue(); at != float64(verified.At.Unix()) {
+				t.Errorf("verified at %v by the metric, at %s", at, verified.At)
+			}
+		}
 		if family.GetName() != "zvonok_ledger_entries_total" {
 			continue
 		}

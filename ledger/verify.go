@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 )
 
 // maxViolations is how many rows of one check are listed; all are counted.
@@ -53,6 +54,8 @@ func (v Violation) String() string {
 type VerifyReport struct {
 	// At is the moment of the snapshot that was verified, by the database's clock.
 	At time.Time `json:"at"`
+	// Before is the moment of the verification before; zero when there was none.
+	Before time.Time `json:"verified_before_at,omitzero"`
 	// Checked are the invariants that were checked.
 	Checked []string `json:"checked"`
 	// Violations lists up to a hundred rows per check.
@@ -99,14 +102,17 @@ func (r VerifyReport) WriteTo(w io.Writer) (int64, error) {
 	fmt.Fprintf(&text, "wallets %d, system accounts %d, postings %d, refused %d, crossings %d, closed days %d\n",
 		r.Wallets, r.Accounts, r.Postings, r.Refusals, r.Crossings, r.ClosedDays)
 	fmt.Fprintf(&text, "turnover %s, in wallets %s, held %s, last seal %s\n", r.Turnover, r.InWallets, r.Held, r.LastSeal)
+	if !r.Before.IsZero() {
+		fmt.Fprintf(&text, "verified before at %s\n", r.Before.UTC().Format(time.RFC3339))
+	}
 	n, err := io.WriteString(w, text.String())
 	return int64(n), err
 }
 
 // Verify checks the invariants of the book, and those of more, on one snapshot,
 // while others go on writing. It reads everything: a minute and more for a year
-// of a city. An error means that it could not be finished, not that something
-// is wrong with the books.
+// of a city. What it found is kept (LastVerification). An error means that it
+// could not be finished, not that something is wrong with the books.
 //
 // Of the invariants of the specification, I13 (banks' registries) and I14
 // (devices' sequences) are about tables of other packages; their checks come as
@@ -139,7 +145,73 @@ func Verify(ctx context.Context, pool *pgxpool.Pool, more ...Check) (VerifyRepor
 		return report, fmt.Errorf("verify the books: %w", err)
 	}
 	slices.SortFunc(report.Checked, compareNames)
+	found := make(map[string]int, len(report.Checked))
+	for _, name := range report.Checked {
+		found[name] = report.Found[name]
+	}
+	if _, err := pool.Exec(ctx, `INSERT INTO ledger.verification (at, found) VALUES ($1, $2) ON CONFLICT DO NOTHING`,
+		report.At, found); err != nil {
+		return report, fmt.Errorf("verify the books: keep what was found: %w", err)
+	}
 	return report, nil
+}
+
+// verifyingLock is the advisory lock of who verifies by VerifyOnce; the number
+// only has to be ours.
+const verifyingLock int64 = 0x7a766f6e_0003
+
+// VerifyOnce verifies the books, unless they have been since the last closed day
+// was sealed, or another process does so now. done tells whether it did: of the
+// processes of a fleet one is enough, and LastVerification tells the others.
+func VerifyOnce(ctx context.Context, pool *pgxpool.Pool, more ...Check) (report VerifyReport, done bool, err error) {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return report, false, fmt.Errorf("verify the books: %w", err)
+	}
+	defer conn.Release()
+	if err := conn.QueryRow(ctx, `SELECT pg_try_advisory_lock($1)`, verifyingLock).Scan(&done); err != nil {
+		return report, false, fmt.Errorf("verify the books: %w", err)
+	}
+	if !done {
+		return report, false, nil
+	}
+	defer func() {
+		ctx := context.WithoutCancel(ctx)
+		if _, unlockErr := conn.Exec(ctx, `SELECT pg_advisory_unlock($1)`, verifyingLock); unlockErr != nil {
+			// Whoever gets this connection next must not hold the lock.
+			conn.Conn().Close(ctx)
+			err = errors.Join(err, fmt.Errorf("verify the books: %w", unlockErr))
+		}
+	}()
+	var fresh bool
+	if err := conn.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM ledger.verification WHERE at > (SELECT max(sealed_at) FROM ledger.day))`).
+		Scan(&fresh); err != nil {
+		return report, false, fmt.Errorf("look for the last verification: %w", err)
+	}
+	if fresh {
+		return report, false, nil
+	}
+	report, err = Verify(ctx, pool, more...)
+	return report, err == nil, err
+}
+
+// Verification is what is kept of a verification.
+type Verification struct {
+	// At is the moment of the snapshot that was verified; zero when there was none yet.
+	At time.Time
+	// Found counts the violations of each invariant that was checked.
+	Found map[string]int
+}
+
+// LastVerification returns the last one that was finished, whichever process did it.
+func LastVerification(ctx context.Context, q pg.Querier) (Verification, error) {
+	var v Verification
+	err := q.QueryRow(ctx, `SELECT at, found FROM ledger.verification ORDER BY at DESC LIMIT 1`).Scan(&v.At, &v.Found)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return v, fmt.Errorf("read the last verification: %w", err)
+	}
+	return v, nil
 }
 
 // compareNames orders I2 before I10.
@@ -152,8 +224,9 @@ func compareNames(a, b string) int {
 
 func (r *VerifyReport) readSums(ctx context.Context, tx pgx.Tx) error {
 	var seal []byte
+	var before *time.Time
 	if err := tx.QueryRow(ctx, `
-		SELECT now(), b.wallets, b.posted, b.held, p.postings, p.amount,
+		SELECT now(), (SELECT max(at) FROM ledger.verification), b.wallets, b.posted, b.held, p.postings, p.amount,
 		       (SELECT count(*) FROM ledger.account WHERE id < 1000000),
 		       (SELECT count(*) FROM ledger.crossing), (SELECT count(*) FROM ledger.refusal),
 		       (SELECT count(*) FROM ledger.day),
@@ -161,10 +234,11 @@ func (r *VerifyReport) readSums(ctx context.Context, tx pgx.Tx) error {
 		  FROM (SELECT count(*) AS wallets, coalesce(sum(posted), 0)::bigint AS posted, coalesce(sum(held), 0)::bigint AS held
 		          FROM ledger.balance) AS b,
 		       (SELECT count(*) AS postings, coalesce(sum(amount), 0)::bigint AS amount FROM ledger.posting) AS p`).
-		Scan(&r.At, &r.Wallets, &r.InWallets, &r.Held, &r.Postings, &r.Turnover,
+		Scan(&r.At, &before, &r.Wallets, &r.InWallets, &r.Held, &r.Postings, &r.Turnover,
 			&r.Accounts, &r.Crossings, &r.Refusals, &r.ClosedDays, &seal); err != nil {
 		return fmt.Errorf("read the control sums: %w", err)
 	}
+	r.Before = orZero(before)
 	r.LastSeal = hex.EncodeToString(seal)
 	return nil
 }

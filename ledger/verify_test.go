@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -323,9 +324,17 @@ func TestTheReportIsReadable(t *testing.T) {
 	if text.String() != want {
 		t.Errorf("the report is\n%s\nwant\n%s", text.String(), want)
 	}
+	last, err := ledger.LastVerification(t.Context(), b.pool)
+	b.must(err)
 	b.tamper(`UPDATE ledger.balance SET posted = posted + 1`)
 	report, err := ledger.Verify(t.Context(), b.pool)
 	b.must(err)
+	if last.At.IsZero() || !report.Before.Equal(last.At) || last.Found["I2"] != 0 {
+		t.Errorf("the last verification was %+v, the report says it was at %s", last, report.Before)
+	}
+	if last, err = ledger.LastVerification(t.Context(), b.pool); err != nil || !last.At.Equal(report.At) || last.Found["I2"] != 1 {
+		t.Errorf("the last verification is %+v, %v", last, err)
+	}
 	text.Reset()
 	if _, err := report.WriteTo(&text); err != nil {
 		t.Fatal(err)
@@ -333,4 +342,38 @@ func TestTheReportIsReadable(t *testing.T) {
 	if report.OK() || !strings.Contains(text.String(), "I2 wallet 1000000 holds 10001 kopecks, its postings make 10000\n") {
 		t.Errorf("the report is\n%s", text.String())
 	}
+}
+
+// In a fleet one process verifies the books of a night: not while another does,
+// and not again before the next day is sealed.
+func TestTheBooksOfANightAreVerifiedOnce(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	b.fund(100_00)
+	verify := func(want bool) {
+		t.Helper()
+		report, done, err := ledger.VerifyOnce(t.Context(), b.pool)
+		b.must(err)
+		if done != want || done != !report.At.IsZero() {
+			t.Errorf("verified: %v, want %v", done, want)
+		}
+	}
+	yesterday := time.Now().UTC().AddDate(0, 0, -1)
+	b.closeThrough(yesterday.AddDate(0, 0, -1))
+	other, err := b.pool.Acquire(t.Context())
+	b.must(err)
+	_, err = other.Exec(t.Context(), `SELECT pg_advisory_lock($1)`, 0x7a766f6e_0003)
+	b.must(err)
+	verify(false) // the other one is at it
+	_, err = other.Exec(t.Context(), `SELECT pg_advisory_unlock($1)`, 0x7a766f6e_0003)
+	b.must(err)
+	other.Release()
+	verify(true)
+	verify(false)
+	b.closeThrough(yesterday)
+	verify(true)
+	if n := b.count(`SELECT count(*) FROM ledger.verification`); n != 2 {
+		t.Errorf("%d verifications are kept", n)
+	}
+	b.sound()
 }

@@ -206,6 +206,14 @@ func TestTheNightClosesTheBooks(t *testing.T) {
 	var sealed, through int
 	o.read(`SELECT (SELECT count(*) FROM ledger.day WHERE seal IS NOT NULL AND postings = 1), current_date - closed_through FROM ledger.gate`,
 		&sealed, &through)
+	if last, err := ledger.LastVerification(t.Context(), o.pool); err != nil || last.At.IsZero() || last.Found["I13"] != 0 {
+		t.Errorf("the last verification is %+v, %v", last, err)
+	}
+	var verified int
+	o.read(`SELECT count(*) FROM ledger.verification`, &verified)
+	if verified != 1 {
+		t.Errorf("the books were verified %d times in two processes", verified)
+	}
 	if sealed != 1 || through < 1 || through > 2 {
 		t.Errorf("%d days with the posting are sealed, closed up to %d days ago", sealed, through)
 	}

@@ -361,6 +361,15 @@ CREATE TABLE ledger.fold_mark (
 );
 INSERT INTO ledger.fold_mark DEFAULT VALUES;
 
+-- Each verification of the books that was finished: the moment of its snapshot
+-- and how many violations of each invariant it found, {"I1": 0, …}. So every
+-- process of a fleet knows of the one that did it.
+CREATE TABLE ledger.verification (
+    at          timestamptz PRIMARY KEY,
+    finished_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    found       jsonb NOT NULL
+);
+
 -- What has been written in these tables stays as it is.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.forbid_change() RETURNS trigger
@@ -377,7 +386,8 @@ DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'move', 'day_log', 'posting_rule'] LOOP
+    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'move', 'day_log', 'posting_rule',
+                              'verification'] LOOP
         EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ledger.%I
                         FOR EACH ROW EXECUTE FUNCTION ledger.forbid_change()', t);
         EXECUTE format('CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON ledger.%I
@@ -1438,6 +1448,7 @@ GRANT SELECT ON
     ledger.refusal, ledger.reversed, ledger.hold, ledger.threshold, ledger.threshold_past, ledger.crossing,
     ledger.gate, ledger.day, ledger.day_leaf, ledger.day_account, ledger.day_log, ledger.fold, ledger.fold_mark
     TO zvonok_app;
+GRANT SELECT, INSERT ON ledger.verification TO zvonok_app;
 
 -- Functions may be executed by PUBLIC unless that is taken away.
 -- +goose StatementBegin
