@@ -100,9 +100,12 @@ type paymentKey struct {
 
 // stored is a payment we have.
 type stored struct {
-	account string
-	sum     money.Amount
-	answer  []byte
+	account  string
+	sum      money.Amount
+	answer   []byte
+	origin   origin
+	event    int64
+	bookedAt time.Time
 }
 
 func queueStored(batch *pgx.Batch, keys []paymentKey, into map[paymentKey]stored) {
@@ -111,13 +114,16 @@ func queueStored(batch *pgx.Batch, keys []paymentKey, into map[paymentKey]stored
 		partners[i], txns[i] = int64(k.partner), k.txn
 	}
 	batch.Queue(`
-		SELECT y.partner_id, y.txn_id, y.account, y.amount, coalesce(y.repeat_answer, y.answer)
+		SELECT y.partner_id, y.txn_id, y.account, y.amount, coalesce(y.repeat_answer, y.answer),
+		       y.origin, y.event_id, y.booked_at
 		  FROM unnest($1::bigint[], $2::text[]) AS k (partner_id, txn_id)
 		  JOIN topup.payment y ON y.partner_id = k.partner_id AND y.txn_id = k.txn_id`, partners, txns).Query(
 		func(rows pgx.Rows) error {
 			var key paymentKey
 			var s stored
-			_, err := pgx.ForEachRow(rows, []any{&key.partner, &key.txn, &s.account, &s.sum, &s.answer}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{
+				&key.partner, &key.txn, &s.account, &s.sum, &s.answer, &s.origin, &s.event, &s.bookedAt,
+			}, func() error {
 				into[key] = s
 				return nil
 			})
@@ -125,10 +131,17 @@ func queueStored(batch *pgx.Batch, keys []paymentKey, into map[paymentKey]stored
 		})
 }
 
-// again answers a payment whose id we have.
+// again answers a payment whose id we have. Which of its protocols Sberbank
+// speaks was not known when a registry brought the payment; what is said is the
+// same in both.
 func (s stored) again(y *payment) booking {
 	if s.account != y.account || s.sum != y.sum {
 		return booking{outcome: Conflict}
+	}
+	if s.origin == fromRegistry && y.origin == fromPay && y.protocol != y.partner.defaultProtocol() {
+		return booking{outcome: Duplicate, answer: y.partner.render(y.protocol, answer{
+			outcome: Duplicate, txn: y.txn, prv: s.event, sum: s.sum, bookedAt: s.bookedAt,
+		})}
 	}
 	return booking{outcome: Duplicate, answer: s.answer}
 }

@@ -152,13 +152,28 @@ func TestALateCreditIsRepeatedToTheBankAndNewsToNobody(t *testing.T) {
 	if parse(t, first).code() != 0 || c.ask(osmpPay("mkb", "55", example, "500.00")) != first {
 		t.Errorf("the repeat is answered %s", first)
 	}
-	if got := c.wallet(example).Posted; got != 14350+50000 {
-		t.Errorf("the balance is %s", got)
+	// Sberbank is answered in the protocol it asks in.
+	s = newSheet("sber", yesterday, 1)
+	s.line("56", yesterdayAt, example, 100_00)
+	_, err = c.reconcile("sber", "one.txt", s.String())
+	c.must(err)
+	second := "/pay/sber/sber?command=pay&txn_id=56&txn_date=20261122083015&account=" + example + "&sum=100.00"
+	var event int64
+	c.must(c.pool.QueryRow(t.Context(), `SELECT event_id FROM topup.payment WHERE txn_id = '56'`).Scan(&event))
+	for _, query := range []string{sberPay("sber", "56", example, "100.00"), second} {
+		body := c.ask(query)
+		if parse(t, body).code() != 8 || !strings.Contains(strings.ToLower(body), fmt.Sprintf("<ext_id>%d</ext_id>", event)) ||
+			strings.Contains(body, "<result>") != (query == second) || c.ask(query) != body {
+			t.Errorf("%s is answered %s", query, body)
+		}
 	}
 	var happened time.Time
 	c.must(c.pool.QueryRow(t.Context(), `SELECT occurred_at FROM ledger.posting WHERE ext_id = '55'`).Scan(&happened))
 	if want := begin().Add(-time.Second); !happened.Equal(want) {
 		t.Errorf("it happened at %s by the book, at %s by the bank", happened, want)
+	}
+	if got := c.wallet(example).Posted; got != 143_50+500_00+100_00 {
+		t.Errorf("the balance is %s", got)
 	}
 	c.sound()
 }
