@@ -309,7 +309,7 @@ func (f *fact) takeSale(e *DeviceEvent) (Code, string) {
 			return BadTotal, fmt.Sprintf("items[%d].quantity: want 1 to %d", i, maxQuantity)
 		}
 		sum += price * money.Amount(item.Quantity) // at most 100 * 10^7 * 10^3, far from the end of int64
-		f.sale.items = append(f.sale.items, soldItem{clean(item.Code), clean(item.Name), item.Quantity, price})
+		f.sale.items = append(f.sale.items, soldItem{clean(item.Code), cleanDish(item.Name), item.Quantity, price})
 	}
 	if len(e.Items) > 0 && sum != total {
 		return BadTotal, fmt.Sprintf("total: %s is not the sum of the items, %s", total, sum)
@@ -320,14 +320,22 @@ func (f *fact) takeSale(e *DeviceEvent) (Code, string) {
 
 // clean makes a device's word fit to be stored and shown: one line of at most
 // maxText characters without control and formatting characters.
-func clean(raw string) string {
+func clean(raw string) string { return cut(raw, maxText, len(raw)) }
+
+// cleanDish does so with the name of a dish, which has to equal the menu's: it is
+// cut later, and spaces of all kinds between words are one plain space.
+func cleanDish(raw string) string {
+	return cut(strings.Join(strings.Fields(raw), " "), maxDish, maxDishBytes)
+}
+
+func cut(raw string, characters, octets int) string {
 	var b strings.Builder
 	length := 0
 	for _, r := range raw {
 		if r == utf8.RuneError || !unicode.IsPrint(r) {
 			continue
 		}
-		if length == maxText {
+		if length == characters || b.Len()+utf8.RuneLen(r) > octets {
 			break
 		}
 		b.WriteRune(r)

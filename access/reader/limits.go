@@ -10,6 +10,8 @@ const (
 	maxItems     = 100       // items of a sale
 	maxQuantity  = 1000      // of one item
 	maxText      = 64        // characters of a name, a code or a reason; longer ones are cut
+	maxDish      = 200       // characters of what a sale lists: menus and products have names of that length, and bans go by them
+	maxDishBytes = 400       // and its octets
 	maxKept      = 32 << 10  // octets of a rejected event that are kept
 	maxDepth     = 16        // of brackets in a rejected event that is kept
 	maxSeq       = 1 << 53   // JSON numbers are exact up to here in every language

@@ -364,8 +364,11 @@ func TestATillAsksWhetherAPurchaseIsPossible(t *testing.T) {
 		if err := meal.SetLimit(t.Context(), tx, s.people[1], &limit, 1, s.now); err != nil {
 			return err
 		}
-		return meal.SetBans(t.Context(), tx, s.people[1], []meal.Ban{{Kind: meal.BanDish, Value: "кола"}}, 1, s.now)
+		return meal.SetBans(t.Context(), tx, s.people[1], []meal.Ban{{Kind: meal.BanDish, Value: "кола"}, {Kind: meal.BanAllergen, Value: "молоко"}}, 1, s.now)
 	}))
+	dish := "Каша вязкая молочная из риса и пшена с маслом сливочным, сахаром и кусочками свежих яблок"
+	s.exec(`INSERT INTO meal.menu (organisation_id, day, meal, dish, allergens, price)
+	        SELECT organisation_id, $2, 'lunch', $3, '{молоко}', 2000 FROM ledger.person WHERE id = $1`, s.people[1], s.now, dish)
 	for _, test := range []struct{ name, question, want string }{
 		{
 			"enough money", `{"card":"` + uid(1) + `","kind":"buffet","total":"70.00"}`,
@@ -386,6 +389,12 @@ func TestATillAsksWhetherAPurchaseIsPossible(t *testing.T) {
 		{
 			"a banned item", `{"card":"` + uid(2) + `","kind":"buffet","total":"20.00","items":[{"code":"c","name":"Кола","quantity":1,"price":"20.00"}]}`,
 			`{"allow":false,"person":{"name":"Петрова М.","photo_url":""},"reason":"banned","balance":"100.00","limit_left":"50.00","banned":[{"code":"c","name":"Кола","quantity":1,"price":"20.00"}]}`,
+		},
+		{
+			// A menu's dish has up to 200 characters, and a till's spaces may be any.
+			"an item with a long name whose menu declares a banned allergen",
+			`{"card":"` + uid(2) + `","kind":"buffet","total":"20.00","items":[{"name":"` + strings.ReplaceAll(dish, " ", " \u00a0") + `","quantity":1,"price":"20.00"}]}`,
+			`{"allow":false,"person":{"name":"Петрова М.","photo_url":""},"reason":"banned","balance":"100.00","limit_left":"50.00"`,
 		},
 		{
 			"a subsidised meal", `{"card":"` + uid(1) + `","kind":"subsidised","meal":"breakfast","total":"95.00"}`,
