@@ -3,6 +3,7 @@ package reader_test
 import (
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"slices"
 	"strings"
@@ -99,6 +100,71 @@ func TestTwoTillsSpendTheLastMoneyOffline(t *testing.T) {
 	all.Wait()
 	if balance := s.balance(s.people[0]); balance != "-60.00" {
 		t.Errorf("balance %s", balance)
+	}
+}
+
+// T8 at the till: a day's sales and returns that come late, twice, shuffled and after
+// the day was closed lead to the balances of those that come in order.
+func TestALateShuffledPackOfATillLeadsToTheSameMoney(t *testing.T) {
+	t.Parallel()
+	var pack []string
+	for seq := range 12 {
+		pack = append(pack, sale(seq, 1+seq%2, "buffet", "", fmt.Sprintf("%d.00", 10+seq), morning.Add(-time.Hour+time.Duration(seq)*time.Minute)))
+	}
+	pack = append(pack, reversal(12, 3, morning), reversal(13, 8, morning), sale(14, 1, "subsidised", "breakfast", "95.00", morning))
+	var want string
+	for seed := range uint64(4) {
+		s, till := newTill(t)
+		random := rand.New(rand.NewPCG(seed, 8))
+		upload := func(events []string) {
+			t.Helper()
+			for _, seq := range till.upload(events...).Rejected {
+				t.Errorf("seed %d: %d is rejected: %s %s", seed, seq.Seq, seq.Code, seq.Message)
+			}
+		}
+		order := random.Perm(len(pack))
+		if seed == 0 {
+			slices.Sort(order)
+		}
+		var first, last []string
+		for i, place := range order {
+			if i < len(order)/2 {
+				first = append(first, pack[place])
+			} else {
+				last = append(last, pack[place])
+			}
+		}
+		upload(first)
+		if seed > 0 {
+			upload(first)
+			var booked time.Time
+			must(t, s.pool.QueryRow(t.Context(), `SELECT max(booking_day) FROM ledger.posting`).Scan(&booked))
+			_, err := ledger.CloseDays(t.Context(), s.pool, booked, "test")
+			must(t, err)
+		}
+		upload(last)
+		if seed > 0 {
+			slices.Reverse(last)
+			upload(last)
+			upload(append(last, first...))
+			if n := s.count(`SELECT count(*) FROM ledger.posting WHERE late_from IS NOT NULL`); n == 0 {
+				t.Errorf("seed %d: nothing is noted as late", seed)
+			}
+		}
+		got := fmt.Sprint(s.balance(s.people[0]), " ", s.balance(s.people[1]), " sales that stand ",
+			s.count(`SELECT count(*) FROM meal.sale WHERE reversed_by IS NULL`), // one whose return came first was never booked
+			" of the city ", s.count(`SELECT coalesce(sum(amount), 0) FROM ledger.posting WHERE kind = 'subsidised'`))
+		if want == "" {
+			want = got
+		}
+		if got != want {
+			t.Errorf("seed %d: %s, in order %s", seed, got, want)
+		}
+		report, err := ledger.Verify(t.Context(), s.pool)
+		must(t, err)
+		if !report.OK() {
+			t.Errorf("seed %d: %v", seed, report.Violations)
+		}
 	}
 }
 
