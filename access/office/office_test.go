@@ -305,8 +305,11 @@ func TestAnotherSchoolsTabletSeesAndChangesNothing(t *testing.T) {
 		VALUES ($1, '2026-11-23', now(), 'held', 'few_arrivals', 1, 9)`, c.orgs["s-1"])
 	c.exec(`INSERT INTO reader.quarantine (event_id, device_id, seq, code, message, body, received_at)
 		SELECT 901, min(id), 1, 'clock', 'секрет', '{}', now() FROM reader.device`)
-	var batch int64
+	c.exec(`INSERT INTO reader.device_alarm (device_id, kind, raised_at, last_at, evidence)
+		SELECT min(id), 'two_addresses', now(), now(), 'секрет' FROM reader.device`)
+	var batch, alarm int64
 	c.row(&batch, `SELECT id FROM door.absence_batch`)
+	c.row(&alarm, `SELECT id FROM reader.device_alarm`)
 	before := c.state()
 	var api struct {
 		Paths map[string]map[string]struct{ OperationID string }
@@ -316,7 +319,7 @@ func TestAnotherSchoolsTabletSeesAndChangesNothing(t *testing.T) {
 	for path, methods := range api.Paths {
 		for method := range methods {
 			full := strings.NewReplacer("{id}", fmt.Sprint(card.ID), "{step}", "block", "{event}", "900", "{batch}", fmt.Sprint(batch),
-				"{decision}", "release", "{day}", "2026-11-24").Replace(path)
+				"{alarm}", fmt.Sprint(alarm), "{decision}", "release", "{day}", "2026-11-24").Replace(path)
 			bodies := []any{nil}
 			queries := []string{"?from=2026-11-23&person=p-1-1&card=9A3F105C&building=b-1", "?from=2026-11-23&person=p-1-1", "?from=2026-11-23", "?card=9A3F105C"}
 			switch {
@@ -358,7 +361,8 @@ func (c *town) state() (state string) {
 	c.Helper()
 	c.row(&state, `SELECT concat_ws(' ', (SELECT string_agg(c::text, ';') FROM access.card c),
 		(SELECT string_agg(e::text, ';') FROM door.excuse e), (SELECT string_agg(a::text, ';') FROM door.alarm a),
-		(SELECT string_agg(b::text, ';') FROM door.absence_batch b), (SELECT string_agg(q.settled_by, ';') FROM reader.quarantine q))`)
+		(SELECT string_agg(b::text, ';') FROM door.absence_batch b), (SELECT string_agg(q.settled_by, ';') FROM reader.quarantine q),
+		(SELECT string_agg(a::text, ';') FROM reader.device_alarm a))`)
 	return state
 }
 
