@@ -472,6 +472,9 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	banks := topup.NewEndpoints(topup.Config{
 		Pool: pool, Book: book, TrustedProxies: proxies, Log: log.With("part", "topup"), Metrics: topup.NewMetrics(a.registry), Now: now,
 	})
+	background("open lines", func(ctx context.Context) {
+		every(ctx, openInterval, log, "measure what banks and books differ in", banks.MeasureOpen)
+	})
 	a.stops.add("banks", func(context.Context) error { banks.Close(); return nil })
 	mux.Handle("/pay/", banks.Handler())
 	mux.Handle("/api/v1/topup-points", banks.DirectoryHandler())

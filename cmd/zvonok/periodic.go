@@ -106,6 +106,7 @@ const (
 	sweepInterval   = 5 * time.Second
 	linksInterval   = time.Second
 	foldInterval    = 5 * time.Second
+	openInterval    = time.Minute
 	digestInterval  = time.Minute
 	absenceInterval = time.Minute
 	dropInterval    = 5 * time.Second

@@ -325,7 +325,7 @@ func (c *city) sound() {
 	}
 }
 
-// metric returns the value of a counter by name and label values.
+// metric returns the value of a counter or a gauge by name and label values.
 func (c *city) metric(name string, labels ...string) float64 {
 	c.Helper()
 	families, err := c.registry.Gather()
@@ -346,7 +346,7 @@ func (c *city) metric(name string, labels ...string) float64 {
 					continue next
 				}
 			}
-			total += m.GetCounter().GetValue()
+			total += m.GetCounter().GetValue() + m.GetGauge().GetValue()
 		}
 	}
 	return total

@@ -14,6 +14,8 @@ type Metrics struct {
 	suspense  *prometheus.CounterVec
 	alarms    prometheus.Counter
 	conflicts prometheus.Counter
+	// What waits for a person, as MeasureOpen found it last.
+	open, openRoubles, openOldest *prometheus.GaugeVec
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -45,6 +47,12 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "Payments under an id of another payment; each is to be cleared up with the bank.",
 		}),
 	}
+	gauge := func(name, help string) *prometheus.GaugeVec {
+		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "zvonok_topup_open" + name, Help: help}, []string{"what"})
+	}
+	m.open = gauge("", "What waits for a person: lines of registries that wait for a later file (waiting) or are in dispute (disputed), and payments in suspense.")
+	m.openRoubles = gauge("_roubles", "The differences between bank and books, or the payments, of what waits for a person.")
+	m.openOldest = gauge("_oldest_seconds", "How long the oldest of what waits for a person has waited; 0 when nothing does.")
 	for _, c := range commands() {
 		for _, outcome := range Outcomes() {
 			m.requests.WithLabelValues(string(c), string(outcome))
@@ -57,7 +65,8 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	for _, r := range []reason{toClosed, toLeft, foreignPayee, toUnknown, outsideLimits} {
 		m.suspense.WithLabelValues(string(r))
 	}
-	registerer.MustRegister(m.requests, m.seconds, m.forbidden, m.suspense, m.alarms, m.conflicts)
+	registerer.MustRegister(m.requests, m.seconds, m.forbidden, m.suspense, m.alarms, m.conflicts,
+		m.open, m.openRoubles, m.openOldest)
 	return m
 }
 

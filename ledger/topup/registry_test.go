@@ -205,13 +205,27 @@ func TestAPaymentTheBankForgotWaitsTwoDaysAndIsThenInDispute(t *testing.T) {
 		c.must(err)
 		return list
 	}
+	open := func(waiting, disputed float64) {
+		t.Helper()
+		c.must(c.endpoints.MeasureOpen(t.Context()))
+		for what, want := range map[string]float64{"waiting": waiting, "disputed": disputed, "suspense": 0} {
+			if n, sum := c.metric("zvonok_topup_open", what), c.metric("zvonok_topup_open_roubles", what); n != want || sum != 100*want {
+				t.Errorf("%v lines of %v roubles are %s by the metrics, want %v", n, sum, what, want)
+			}
+		}
+	}
 	if list := breaks(); len(list) != 1 || list[0].Txn != "3" || list[0].Disputed {
 		t.Errorf("after two days: %+v", list)
 	}
+	open(1, 0)
 	c.clock.add(24 * time.Hour)
 	list := breaks()
 	if len(list) != 1 || !list[0].Disputed || list[0].Ours != 10000 || list[0].Bank != 0 {
 		t.Fatalf("after three days: %+v", list)
+	}
+	open(0, 1)
+	if age := c.metric("zvonok_topup_open_oldest_seconds", "disputed"); age != (48 * time.Hour).Seconds() {
+		t.Errorf("the oldest has waited %v s", age)
 	}
 	c.sound()
 	// The bank shows that it gave the notes back.
@@ -230,6 +244,7 @@ func TestAPaymentTheBankForgotWaitsTwoDaysAndIsThenInDispute(t *testing.T) {
 	if got := c.wallet(example).Posted; got != 14350+20000 || len(breaks()) != 0 {
 		t.Errorf("the balance is %s, open are %v", got, breaks())
 	}
+	open(0, 0)
 	if n := c.count(`SELECT count(*) FROM topup.registry_file WHERE state = 'closed'`); n != 2 {
 		t.Errorf("%d files are closed", n)
 	}

@@ -1,0 +1,58 @@
+package topup
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"zvonok/ledger/money"
+)
+
+// MeasureOpen measures what waits for a person to settle, for the metrics: lines
+// of registries that differ, and payments in the suspense account. It is called
+// now and then; what it reads is what is open, however much was settled before.
+func (e *Endpoints) MeasureOpen(ctx context.Context) error {
+	rows, err := e.pool.Query(ctx, `
+		WITH line AS (
+			SELECT CASE WHEN l.state = 'ledger_only' AND l.hold_until >= ($1::timestamptz AT TIME ZONE p.time_zone)::date
+			            THEN 'waiting' ELSE 'disputed' END AS what,
+			       abs(l.difference) AS amount, f.received_at AS since
+			  FROM topup.registry_line l
+			  JOIN topup.registry_file f ON f.id = l.file_id
+			  JOIN topup.partner p ON p.id = f.partner_id
+			 WHERE l.open
+			UNION ALL
+			SELECT 'suspense', amount, booked_at FROM topup.payment WHERE state = 'suspense'
+		)
+		SELECT k.what, count(l.what), coalesce(sum(l.amount), 0)::bigint, coalesce(min(l.since), $1)
+		  FROM unnest(ARRAY['waiting', 'disputed', 'suspense']) AS k (what)
+		  LEFT JOIN line l ON l.what = k.what
+		 GROUP BY k.what`, e.now())
+	if err != nil {
+		return fmt.Errorf("measure what is open: %w", err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var what string
+		var count int64
+		var sum money.Amount
+		var oldest time.Time
+		if err := rows.Scan(&what, &count, &sum, &oldest); err != nil {
+			return fmt.Errorf("measure what is open: %w", err)
+		}
+		e.metrics.measured(what, count, sum, e.now().Sub(oldest))
+	}
+	if err := rows.Err(); err != nil {
+		return fmt.Errorf("measure what is open: %w", err)
+	}
+	return nil
+}
+
+func (m *Metrics) measured(what string, count int64, sum money.Amount, oldest time.Duration) {
+	if m == nil {
+		return
+	}
+	m.open.WithLabelValues(what).Set(float64(count))
+	m.openRoubles.WithLabelValues(what).Set(float64(sum) / float64(money.Rouble))
+	m.openOldest.WithLabelValues(what).Set(oldest.Seconds())
+}
