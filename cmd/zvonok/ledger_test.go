@@ -95,6 +95,15 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	if out := o.does("ledger", "reconcile", "--partner", "mkb", file); !strings.Contains(out, "1 late credits went to the suspense account") {
 		t.Errorf("the reconciliation says\n%s", out)
 	}
+	broken := filepath.Join(t.TempDir(), "broken.txt")
+	torn := strings.Replace(strings.Replace(strings.Replace(text, ";1\n", ";2\n", 1), "500.00;0.00", "500,00;0.00", 1), "70.00;0.00", "7e1;0.00", 1)
+	if err := os.WriteFile(broken, []byte(torn), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, words := range []string{"broken.txt, line 2: ", "broken.txt, line 3: "} { // each bad line is named
+		o.fails(words, "ledger", "reconcile", "--partner", "mkb", broken)
+	}
+	o.fails(`"line": 3`, "ledger", "reconcile", "--partner", "mkb", broken, "--json")
 	o.fails("taken before", "ledger", "reconcile", "--partner", "mkb", file)
 	o.does("ledger", "breaks")
 

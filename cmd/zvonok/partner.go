@@ -142,6 +142,9 @@ func (l *ledgerReconcileCommand) Run(ctx context.Context, c *console) error {
 		}
 		report, err := topup.Reconcile(ctx, d.pool, ledger.NewBook(jobs), l.Partner,
 			topup.File{Name: filepath.Base(l.File), Data: file}, time.Now())
+		if bad, ok := errors.AsType[*topup.BadRegistry](err); ok {
+			return l.printBad(c, bad)
+		}
 		if err != nil {
 			return err
 		}
@@ -155,4 +158,21 @@ func (l *ledgerReconcileCommand) Run(ctx context.Context, c *console) error {
 		}
 		return err
 	})
+}
+
+// printBad names the lines of a registry that cannot be read. Nothing of it was taken.
+func (l *ledgerReconcileCommand) printBad(c *console, bad *topup.BadRegistry) error {
+	if l.JSON {
+		if err := printJSON(c.out, bad); err != nil {
+			return err
+		}
+	} else {
+		for _, p := range bad.Problems {
+			fmt.Fprintf(c.out, "%s, line %d: %s\n", filepath.Base(l.File), p.Line, p.Reason)
+		}
+		if more := bad.Found - len(bad.Problems); more > 0 {
+			fmt.Fprintf(c.out, "and %d more\n", more)
+		}
+	}
+	return printedError{fmt.Errorf("the registry was not taken: %w", bad)}
 }
