@@ -80,6 +80,7 @@ func (a *applicationAcceptCommand) Run(ctx context.Context, c *console) error {
 
 type applicationRefuseCommand struct {
 	signed
+	answering
 	ID     access.PetitionID `arg:"" help:"The electronic application, as application list shows it."`
 	Reason string            `required:"" help:"Why; the applicant reads it."`
 }
@@ -97,8 +98,7 @@ func (a *applicationRefuseCommand) Run(ctx context.Context, c *console) error {
 		case err != nil:
 			return err
 		}
-		_, err = fmt.Fprintf(c.out, "electronic application %d is refused\n", a.ID)
-		return err
+		return a.print(c, map[string]any{"id": a.ID, "state": "refused"}, "electronic application %d is refused", a.ID)
 	})
 }
 
