@@ -170,6 +170,18 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			}
 			return err
 		},
+		StoreParts: func(ctx context.Context, parts []carrier.TextPart) ([]carrier.TextPart, error) {
+			whole, err := delivery.StoreParts(ctx, pool, parts)
+			for _, part := range parts {
+				if err == nil && len(part.Owed) > 0 {
+					giver.Nudge(part.Operator)
+				}
+			}
+			return whole, err
+		},
+		OverdueParts: func(ctx context.Context, before time.Time) ([]carrier.TextPart, error) {
+			return delivery.OverdueParts(ctx, pool, before)
+		},
 		Owe: func(ctx context.Context, batch []carrier.Owed) error {
 			err := delivery.Owe(ctx, pool, batch)
 			for _, r := range batch {

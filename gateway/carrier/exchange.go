@@ -63,6 +63,13 @@ type Config struct {
 	Receipts func(context.Context, []Receipt) error
 	// Messages stores texts of subscribers, on the same terms.
 	Messages func(context.Context, []MO) error
+	// StoreParts stores parts of long texts whose other parts let themselves be waited for, with the receipts asked for,
+	// on the same terms. A part that is stored already stays as it is. It returns all parts of each of these texts that
+	// is complete now, one after another; Messages deletes them (MO.Parts).
+	StoreParts func(context.Context, []TextPart) ([]TextPart, error)
+	// OverdueParts returns the stored parts, one text's after another, of texts of which some part came before a time.
+	// It may return a part of the texts; it is asked every few seconds.
+	OverdueParts func(ctx context.Context, before time.Time) ([]TextPart, error)
 	// Owe stores receipts that gateways asked for with their dials, on the same terms; those asked for with texts come
 	// with them (MO.Owed). Without it they are not promised. Give gives them.
 	Owe func(context.Context, []Owed) error
@@ -99,6 +106,7 @@ type Exchange struct {
 
 	receipts *gatherer[Receipt]
 	texts    *gatherer[MO]
+	parts    *gatherer[waitingPart]
 	owes     *gatherer[Owed]
 	joiner   *joiner
 	links    atomic.Uint64
@@ -142,6 +150,12 @@ func New(cfg Config) (*Exchange, error) {
 	if x.cfg.Messages == nil {
 		x.cfg.Messages = func(context.Context, []MO) error { return errNoStore }
 	}
+	if x.cfg.StoreParts == nil {
+		x.cfg.StoreParts = func(context.Context, []TextPart) ([]TextPart, error) { return nil, errNoStore }
+	}
+	if x.cfg.OverdueParts == nil {
+		x.cfg.OverdueParts = func(context.Context, time.Time) ([]TextPart, error) { return nil, nil }
+	}
 	if x.cfg.Unstored == nil {
 		x.cfg.Unstored = func(string) int { return 0 }
 	}
@@ -153,6 +167,7 @@ func New(cfg Config) (*Exchange, error) {
 	x.metrics = NewMetrics(cfg.Metrics)
 	x.receipts = newGatherer(x.cfg.Receipts)
 	x.texts = newGatherer(x.cfg.Messages)
+	x.parts = newGatherer(x.storeParts)
 	x.owes = newGatherer(x.cfg.Owe)
 
 	var routes []carrierRoute
@@ -184,8 +199,10 @@ func New(cfg Config) (*Exchange, error) {
 func (x *Exchange) Start() {
 	x.receipts.start()
 	x.texts.start()
+	x.parts.start()
 	x.owes.start()
 	x.joins.Go(func() { x.tendJoins(x.ctx) })
+	x.joins.Go(func() { x.handOverdue(x.ctx) })
 	for _, o := range x.operators {
 		x.closed.Go(o.results.run)
 		x.closed.Go(o.replies.run)
@@ -234,10 +251,8 @@ func (x *Exchange) Stop(ctx context.Context) error {
 			o.dials.stop()
 		}
 	}
-	for _, t := range x.joiner.rest() {
-		x.storeText(t)
-	}
 	x.receipts.stop()
+	x.parts.stop() // hands over texts
 	x.texts.stop()
 	for _, o := range x.operators {
 		o.results.close()

@@ -73,8 +73,9 @@ type box struct {
 	alarms   []Alarm
 	ups      []bool
 	ported   []Ported
+	parts    []TextPart // stored
 
-	storeErr error // what Receipts and Messages return
+	storeErr error // what Receipts, Messages and StoreParts return
 }
 
 // newBox starts an exchange with these operators and stops it at the end of the test.
@@ -99,10 +100,44 @@ func newBox(t *testing.T, cfg Config) *box {
 	cfg.Messages = func(_ context.Context, m []MO) (err error) {
 		note(func() {
 			if err = b.storeErr; err == nil {
-				b.texts = append(b.texts, m...)
+				for _, mo := range m {
+					stored := len(b.parts)
+					b.parts = slices.DeleteFunc(b.parts, func(p TextPart) bool { return p.TextKey == mo.Parts })
+					if !mo.Claimed || len(b.parts) < stored {
+						b.texts = append(b.texts, mo)
+					}
+				}
 			}
 		})
 		return err
+	}
+	cfg.StoreParts = func(_ context.Context, parts []TextPart) (whole []TextPart, err error) {
+		note(func() {
+			if err = b.storeErr; err != nil {
+				return
+			}
+			for _, p := range parts {
+				same := func(q TextPart) bool { return q.TextKey == p.TextKey }
+				if !slices.ContainsFunc(b.parts, func(q TextPart) bool { return same(q) && q.Number == p.Number }) {
+					b.parts = append(b.parts, p)
+				}
+				text := slices.DeleteFunc(slices.Clone(b.parts), func(q TextPart) bool { return !same(q) })
+				if len(text) == int(p.Count) && !slices.ContainsFunc(whole, same) {
+					whole = append(whole, text...)
+				}
+			}
+		})
+		return whole, err
+	}
+	cfg.OverdueParts = func(_ context.Context, before time.Time) (overdue []TextPart, _ error) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		for _, p := range b.parts {
+			if p.ReceivedAt.Before(before) {
+				overdue = append(overdue, p)
+			}
+		}
+		return overdue, nil
 	}
 	cfg.Late = func(r Result) { note(func() { b.late = append(b.late, r) }) }
 	cfg.Alarm = func(a Alarm) { note(func() { b.alarms = append(b.alarms, a) }) }

@@ -1,7 +1,6 @@
 package carrier
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -19,10 +18,9 @@ import (
 
 // Limits of USSD events.
 const (
-	dialWorkers  = 32   // per operator; one phone is always with the same one, so that its events keep their order
-	dialsWaiting = 256  // per worker; more are refused with a temporary error
-	inboundLeast = 100  // messages per second that an operator may send to our server, or its rate if that is more
-	textsKept    = 1000 // joined texts that could not be stored and whose parts were acknowledged
+	dialWorkers  = 32  // per operator; one phone is always with the same one, so that its events keep their order
+	dialsWaiting = 256 // per worker; more are refused with a temporary error
+	inboundLeast = 100 // messages per second that an operator may send to our server, or its rate if that is more
 )
 
 // handle takes one request of the operator. It is called by one goroutine per session.
@@ -135,24 +133,36 @@ func (o *operator) receipt(in *smpp.Inbound, m *smpp.Message) {
 // text stores a text from a subscriber and then acknowledges it.
 func (o *operator) text(in *smpp.Inbound, m *smpp.Message) {
 	place, octets := concatOf(m)
-	mo := MO{Operator: o.cfg.Name, Source: m.Source, To: m.Destination, ReceivedAt: in.ReceivedAt}
-	mo.From, _ = phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
+	from, _ := phone.FromMSISDN(m.Source.Addr, m.Source.TON, m.Source.NPI, o.cfg.Region)
 	r := o.received(in)
+	var owes []Owed
 	if owed, asked := o.owed(r, m, false); asked {
-		mo.Owed = []Owed{owed}
+		owes = []Owed{owed}
 	}
 	if place.count == 0 {
-		mo.Text = decodeText(octets, m.DataCoding)
-		o.x.storeText(joinedText{mo: mo, acks: []received{r}})
+		o.x.storeText(joinedText{mo: MO{
+			Operator: o.cfg.Name, From: from, Source: m.Source, To: m.Destination, Text: decodeText(octets, m.DataCoding),
+			Owed: owes, ReceivedAt: in.ReceivedAt,
+		}, acks: []received{r}})
 		return
 	}
-	for _, t := range o.x.joiner.add(place, mo, octets, m.DataCoding, r) {
+	part := TextPart{
+		TextKey: TextKey{
+			Operator: o.cfg.Name, Sender: strings.ToValidUTF8(m.Source.Addr, "\uFFFD"),
+			Recipient: strings.ToValidUTF8(m.Destination.Addr, "\uFFFD"),
+			Reference: place.ref, Wide: place.wide, Count: place.count,
+		},
+		Number: place.number, From: from, Source: m.Source, To: m.Destination, Coding: m.DataCoding, Octets: octets,
+		Owed: owes, ReceivedAt: in.ReceivedAt,
+	}
+	for _, t := range o.x.joiner.add(part, r) {
 		o.x.storeText(t)
 	}
 }
 
-// storeText hands a whole text over and acknowledges what it came in. When it cannot be stored the operator keeps it;
-// but when a part of it was acknowledged before, the operator has not got it all any more, and it is kept here.
+// storeText hands a whole text over and acknowledges what it came in. When it cannot be stored the operator keeps those
+// parts that it was told nothing of; those that were acknowledged are stored, and complete the text when the others
+// come again.
 func (x *Exchange) storeText(t joinedText) {
 	settle := func(err error) {
 		if err == nil {
@@ -163,12 +173,6 @@ func (x *Exchange) storeText(t joinedText) {
 			return
 		}
 		x.metrics.inbound(t.mo.Operator, "text not stored")
-		if t.acknowledged && x.joiner.keep(t.mo) {
-			for _, r := range t.acks {
-				r.accept()
-			}
-			return
-		}
 		for _, r := range t.acks {
 			r.refuse(refuseLater(r.in))
 		}
@@ -326,20 +330,4 @@ func (p *dialPool) stop() {
 		close(p.workers[i].events)
 	}
 	p.tasks.Wait()
-}
-
-// tendJoins looks after incomplete texts until ctx ends.
-func (x *Exchange) tendJoins(ctx context.Context) {
-	ticker := time.NewTicker(housekeeping)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, t := range x.joiner.tick(x.now()) {
-			x.storeText(t)
-		}
-	}
 }

@@ -193,46 +193,124 @@ func TestALongTextIsJoinedFromAnOperatorThatWaitsForEachAnswer(t *testing.T) {
 	})
 }
 
-func TestALongTextThatCannotBeStoredAfterAPartWasAcknowledgedIsKept(t *testing.T) {
-	t.Parallel()
-	x, smsc := connected(t, smpptest.Behaviour{})
-	x.heard(func() { x.storeErr = errors.New("database is away") })
-	for _, part := range longText(strings.Repeat("a", 200), false) {
-		if status := deliver(t, smsc.Operator, part); status != smpp.StatusOK {
+// smpp.md, Session: a receipt or text is acknowledged only after it is stored. What was acknowledged is stored by itself,
+// so that the operator keeps no more than what is refused.
+func TestALongTextWhoseLastPartCannotBeStoredIsWholeWhenThatPartComesAgain(t *testing.T) {
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{})
+		text := strings.Repeat("a", 200)
+		parts := longText(text, false)
+		if status := deliver(t, smsc.Operator, parts[0]); status != smpp.StatusOK {
+			t.Errorf("the first part got %s", status)
+		}
+		x.heard(func() {
+			if len(x.parts) != 1 {
+				t.Errorf("%d parts are stored when the first is acknowledged", len(x.parts))
+			}
+			x.storeErr = errors.New("database is away")
+		})
+		if status := deliver(t, smsc.Operator, parts[1]); status != smpp.StatusReceiverTemporary {
+			t.Errorf("the last part got %s while the database is away", status)
+		}
+		x.heard(func() { x.storeErr = nil })
+		if status := deliver(t, smsc.Operator, parts[1]); status != smpp.StatusOK {
+			t.Errorf("the last part got %s", status)
+		}
+		x.until("the text", func() bool { return len(x.texts) == 1 })
+		x.heard(func() {
+			if x.texts[0].Text != text || x.texts[0].Incomplete || len(x.parts) != 0 {
+				t.Errorf("got %+v, %d parts left", x.texts, len(x.parts))
+			}
+		})
+	})
+}
+
+func TestAPartThatCannotBeStoredIsRefusedForNow(t *testing.T) {
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{})
+		text := strings.Repeat("a", 200)
+		parts := longText(text, false)
+		x.heard(func() { x.storeErr = errors.New("database is away") })
+		if status := deliver(t, smsc.Operator, parts[0]); status != smpp.StatusReceiverTemporary {
 			t.Errorf("a part got %s", status)
 		}
-	}
-	x.heard(func() { x.storeErr = nil })
-	x.until("the text", func() bool { return len(x.texts) == 1 })
+		x.heard(func() { x.storeErr = nil })
+		for _, i := range []int{1, 0} {
+			if status := deliver(t, smsc.Operator, parts[i]); status != smpp.StatusOK {
+				t.Errorf("part %d got %s", i+1, status)
+			}
+		}
+		x.heard(func() {
+			if len(x.texts) != 1 || x.texts[0].Text != text || len(x.parts) != 0 {
+				t.Errorf("got %+v, %d parts left", x.texts, len(x.parts))
+			}
+		})
+	})
 }
 
 func TestAnIncompleteTextIsHandedOverAfterAWhile(t *testing.T) {
-	t.Parallel()
-	j := newJoiner()
-	mo := MO{Operator: "mts", Source: smpp.Address{Addr: "79000000001"}, ReceivedAt: paceStart}
-	if texts := j.add(concat{ref: 1, count: 3, number: 3}, mo, []byte("end"), 0, waiting()); len(texts) > 0 {
-		t.Fatal("one of three parts is whole")
-	}
-	j.add(concat{ref: 1, count: 3, number: 1}, mo, []byte("begin "), 0, waiting())
-	unanswered := func() int {
-		n := 0
-		for _, o := range j.open {
-			n += len(o.acks)
+	virtually(t, func(t *testing.T) {
+		x, smsc := connected(t, smpptest.Behaviour{})
+		began := time.Now()
+		parts := longText(strings.Repeat("a", 153)+strings.Repeat("b", 153)+"end", false)
+		for _, i := range []int{2, 0, 0} { // a part may come twice
+			if status := deliver(t, smsc.Operator, parts[i]); status != smpp.StatusOK {
+				t.Errorf("part %d got %s", i+1, status)
+			}
 		}
-		return n
+		if early := time.Since(began); early < joinAck {
+			t.Errorf("acknowledged after %s", early)
+		}
+		x.heard(func() {
+			if len(x.parts) != 2 || len(x.texts) != 0 {
+				t.Errorf("%d parts are stored, %d texts handed over", len(x.parts), len(x.texts))
+			}
+		})
+		time.Sleep(joinPatience)
+		x.heard(func() {
+			if len(x.texts) != 0 {
+				t.Errorf("too early: %+v", x.texts)
+			}
+		})
+		time.Sleep(overdueAfter - joinPatience + overdueEvery)
+		x.heard(func() {
+			if len(x.texts) != 1 || x.texts[0].Text != strings.Repeat("a", 153)+"end" || !x.texts[0].Incomplete || len(x.parts) != 0 {
+				t.Errorf("got %+v, %d parts left", x.texts, len(x.parts))
+			}
+		})
+		if n := len(x.joiner.open); n != 0 {
+			t.Errorf("%d texts are still open", n)
+		}
+	})
+}
+
+// The last part comes while the one before it is being stored: the text is handed over when that is over, so that the
+// stored part goes with the text.
+func TestATextCompletedWhileAPartIsBeingStoredWaitsForIt(t *testing.T) {
+	t.Parallel()
+	part := func(n uint8) TextPart {
+		return TextPart{TextKey: TextKey{Operator: "mts", Count: 2}, Number: n, Octets: []byte{'0' + n}, ReceivedAt: paceStart}
 	}
-	if texts := j.tick(paceStart.Add(joinAck - 1)); len(texts) != 0 || unanswered() != 2 {
-		t.Errorf("too early: %d texts, %d unanswered", len(texts), unanswered())
-	}
-	if texts := j.tick(paceStart.Add(joinAck)); len(texts) != 0 || unanswered() != 0 {
-		t.Errorf("after %s: %d texts, %d unanswered", joinAck, len(texts), unanswered())
-	}
-	texts := j.tick(paceStart.Add(joinPatience))
-	if len(texts) != 1 || texts[0].mo.Text != "begin end" || !texts[0].mo.Incomplete {
-		t.Errorf("after %s: %+v", joinPatience, texts)
-	}
-	if len(j.open) != 0 {
-		t.Error("it is still open")
+	for _, err := range []error{nil, errors.New("database is away")} {
+		j := newJoiner()
+		j.add(part(1), waiting())
+		storing := j.tick(paceStart.Add(joinAck))
+		if len(storing) != 1 {
+			t.Fatalf("%d parts are stored", len(storing))
+		}
+		if texts := j.add(part(2), waiting()); len(texts) != 0 {
+			t.Fatal("it does not wait")
+		}
+		texts := j.stored(storing[0], err)
+		if err != nil {
+			if len(texts) != 0 {
+				t.Fatal("a refused part is in a text")
+			}
+			texts = j.add(part(1), waiting()) // again
+		}
+		if len(texts) != 1 || texts[0].mo.Text != "12" || texts[0].mo.Incomplete || len(j.open) != 0 {
+			t.Errorf("after %v: %+v", err, texts)
+		}
 	}
 }
 
@@ -252,20 +330,15 @@ func TestIncompleteTextsAreBounded(t *testing.T) {
 	t.Parallel()
 	j := newJoiner()
 	for i := range maxJoining + 100 {
-		mo := MO{Source: smpp.Address{Addr: fmt.Sprint(i)}, ReceivedAt: paceStart.Add(time.Duration(i))}
-		j.add(concat{count: 2, number: 1}, mo, nil, 0, waiting())
+		j.add(TextPart{
+			TextKey: TextKey{Sender: fmt.Sprint(i), Count: 2}, Number: 1, ReceivedAt: paceStart.Add(time.Duration(i)),
+		}, waiting())
 	}
-	if len(j.open) > maxJoining {
+	if len(j.open) != maxJoining {
 		t.Errorf("%d texts are open", len(j.open))
 	}
-	// The operator has given the parts away that were acknowledged: such a text is not thrown away.
-	j.tick(paceStart.Add(joinAck + time.Second))
-	mo := MO{Source: smpp.Address{Addr: "another"}, ReceivedAt: paceStart.Add(time.Hour)}
-	if texts := j.add(concat{count: 2, number: 1}, mo, nil, 0, waiting()); len(texts) != 1 || !texts[0].mo.Incomplete {
-		t.Errorf("what made room is %+v", texts)
-	}
-	if texts := j.rest(); len(texts) != maxJoining-1 {
-		t.Errorf("at the end %d texts are stored, want all but the one that was not acknowledged", len(texts))
+	if _, kept := j.open[TextKey{Sender: "99", Count: 2}]; kept {
+		t.Error("it is not the oldest that made room")
 	}
 }
 

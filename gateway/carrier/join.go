@@ -1,6 +1,8 @@
 package carrier
 
 import (
+	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -10,43 +12,45 @@ import (
 
 // Limits of long texts from subscribers.
 const (
-	joinAck      = 2 * time.Second // a part's acknowledgement waits this long for the other parts
-	joinPatience = time.Minute     // then the text is handed over without the missing parts
+	joinAck      = 2 * time.Second // a part's acknowledgement waits this long for the other parts; then it is stored
+	joinPatience = time.Minute     // so long a text waits for its parts; then it is handed over without the missing ones
 	maxJoining   = 1000            // texts of which parts are missing; the oldest makes room
+
+	// Stored texts are looked through this often for those past their time. Parts that came within it are all stored by
+	// then, in this process and in others.
+	overdueEvery = 5 * time.Second
+	overdueAfter = joinPatience + 5*joinAck
 )
 
 // joiner brings the parts of long texts together. A text must be stored before it is acknowledged, but an operator
-// with a window of one sends the second part only when the first is acknowledged. So an acknowledgement waits for the
-// rest of the text up to joinAck and is then given for a part that is only in memory: the one thing a crash may lose,
-// and a part of a text never answers anybody.
+// with a window of one sends the second part only when the first is acknowledged. So a part waits for the rest of its
+// text up to joinAck; then it is stored by itself and acknowledged (Config.StoreParts). What is here is therefore never
+// the only copy of what an operator has given away: a text that is not completed here is completed from the stored
+// parts, by whatever process stores the last one.
 type joiner struct {
 	mu   sync.Mutex
-	open map[joinKey]*joining
-	kept []joinedText // whole, but not stored yet
+	open map[TextKey]*joining
 }
 
 // joinedText is a whole text with the requests it came in that are not answered yet.
 type joinedText struct {
-	mo           MO
-	acks         []received
-	acknowledged bool // some part was answered before the text was stored
+	mo   MO
+	acks []received
 }
 
-type joinKey struct {
-	operator string
-	from, to string
-	ref      uint16
-	count    uint8
-	wide     bool // 16-bit reference
+// waitingPart is a part whose request is not answered yet.
+type waitingPart struct {
+	TextPart
+	received
+	of *joining
 }
 
 type joining struct {
-	parts        []joinPart
-	missing      int
-	since        time.Time
-	mo           MO
-	acks         []received // not answered yet
-	acknowledged bool
+	parts   []joinPart
+	missing int
+	since   time.Time
+	waiting []waitingPart // neither answered nor stored
+	storing int           // so many are being stored
 }
 
 type joinPart struct {
@@ -73,7 +77,28 @@ func (j *joining) text() string {
 	return text.String()
 }
 
-func newJoiner() *joiner { return &joiner{open: make(map[joinKey]*joining)} }
+func newJoiner() *joiner { return &joiner{open: make(map[TextKey]*joining)} }
+
+func newJoining(p TextPart) *joining {
+	return &joining{parts: make([]joinPart, p.Count), missing: int(p.Count), since: p.ReceivedAt}
+}
+
+// put puts a part in its place.
+func (j *joining) put(p TextPart) {
+	place := &j.parts[p.Number-1]
+	if !place.have {
+		j.missing--
+	}
+	*place = joinPart{have: true, octets: p.Octets, coding: p.Coding}
+}
+
+// message is the text as far as it is here, with a part's addresses.
+func (j *joining) message(p TextPart) MO {
+	return MO{
+		Operator: p.Operator, From: p.From, Source: p.Source, To: p.To, Text: j.text(), Incomplete: j.missing > 0,
+		ReceivedAt: j.since, Parts: p.TextKey,
+	}
+}
 
 // concat is the place of a text among the parts of a long one.
 type concat struct {
@@ -119,109 +144,193 @@ func (c concat) valid() concat {
 	return c
 }
 
-// add puts a part in its place and returns the texts to be stored now: that of the part when it is complete, and one
-// that has to make room.
-func (j *joiner) add(c concat, mo MO, octets []byte, coding byte, r received) (texts []joinedText) {
+// add puts a part in its place and returns the text when it is complete.
+func (j *joiner) add(p TextPart, r received) []joinedText {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	key := joinKey{mo.Operator, mo.Source.Addr, mo.To.Addr, c.ref, c.count, c.wide}
-	o := j.open[key]
+	o := j.open[p.TextKey]
 	if o == nil {
 		if len(j.open) >= maxJoining {
-			texts = j.dropOldest()
+			j.dropOldest()
 		}
-		o = &joining{parts: make([]joinPart, c.count), missing: int(c.count), since: mo.ReceivedAt, mo: mo}
-		o.mo.Owed = nil
-		j.open[key] = o
+		o = newJoining(p)
+		j.open[p.TextKey] = o
 	}
-	o.mo.Owed = append(o.mo.Owed, mo.Owed...)
-	p := &o.parts[c.number-1]
-	if !p.have {
-		o.missing--
-	}
-	*p = joinPart{have: true, octets: octets, coding: coding}
-	o.acks = append(o.acks, r)
-	if o.missing > 0 {
-		return texts
-	}
-	delete(j.open, key)
-	o.mo.Text = o.text()
-	return append(texts, joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged})
+	o.put(p)
+	o.waiting = append(o.waiting, waitingPart{p, r, o})
+	return j.whole(o, p)
 }
 
-// keep takes a text whose parts are acknowledged and that could not be stored; the next tick returns it again. It is
-// false when there are too many.
-func (j *joiner) keep(mo MO) bool {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	if len(j.kept) >= textsKept {
-		return false
+// whole returns a text when it is complete. While parts of it are being stored it waits for them, because they go with
+// the transaction that stores the text. j.mu is held.
+func (j *joiner) whole(o *joining, p TextPart) []joinedText {
+	if o.missing > 0 || o.storing > 0 {
+		return nil
 	}
-	j.kept = append(j.kept, joinedText{mo: mo, acknowledged: true})
-	return true
+	delete(j.open, p.TextKey)
+	t := joinedText{mo: o.message(p)}
+	t.take(o.waiting)
+	return []joinedText{t}
 }
 
-// dropOldest makes room. The operator keeps a text of which it was told nothing yet; one of which it has given parts
-// away is returned as it is. j.mu is held.
-func (j *joiner) dropOldest() []joinedText {
-	var oldest joinKey
+// take lets the text answer for parts, and for the receipts they ask for.
+func (t *joinedText) take(parts []waitingPart) {
+	for _, p := range parts {
+		t.acks = append(t.acks, p.received)
+		t.mo.Owed = append(t.mo.Owed, p.Owed...)
+	}
+}
+
+// dropOldest makes room. The operator keeps the parts it was told nothing of, the others are stored. j.mu is held.
+func (j *joiner) dropOldest() {
+	var oldest TextKey
 	var at time.Time
 	for key, o := range j.open {
 		if at.IsZero() || o.since.Before(at) {
 			oldest, at = key, o.since
 		}
 	}
-	o := j.open[oldest]
-	delete(j.open, oldest)
-	if o.acknowledged {
-		return []joinedText{o.incomplete()}
+	for _, p := range j.open[oldest].waiting {
+		p.refuse(refuseFull(p.in))
 	}
-	for _, r := range o.acks {
-		r.refuse(refuseFull(r.in))
+	delete(j.open, oldest)
+}
+
+// tick returns the parts that waited long enough, to be stored, and forgets the texts that are waited for no more: what
+// there is of them is stored. Each part's fate is to be told to stored.
+func (j *joiner) tick(now time.Time) (parts []waitingPart) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for key, o := range j.open {
+		switch age := now.Sub(o.since); {
+		case age >= joinAck && len(o.waiting) > 0:
+			parts = append(parts, o.waiting...)
+			o.storing += len(o.waiting)
+			o.waiting = nil
+		case age >= joinPatience && o.storing == 0:
+			delete(j.open, key)
+		}
+	}
+	return parts
+}
+
+// stored takes note of a part that was stored or, after an error, was not: the operator brings it again. It returns the
+// text if nothing else was waited for.
+func (j *joiner) stored(p waitingPart, err error) []joinedText {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	o := p.of
+	o.storing--
+	if j.open[p.TextKey] != o {
+		return nil
+	}
+	again := slices.ContainsFunc(o.waiting, func(w waitingPart) bool { return w.Number == p.Number })
+	if place := &o.parts[p.Number-1]; err != nil && !again && place.have {
+		*place = joinPart{}
+		o.missing++
+	}
+	return j.whole(o, p.TextPart)
+}
+
+// drop forgets a text that is complete in the store, and returns its parts that are not answered yet.
+func (j *joiner) drop(key TextKey) []waitingPart {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	o := j.open[key]
+	if o == nil {
+		return nil
+	}
+	delete(j.open, key)
+	return o.waiting
+}
+
+// fromStore makes texts of stored parts. The parts of a text come one after another.
+func fromStore(parts []TextPart) (texts []MO) {
+	for len(parts) > 0 {
+		first, o := parts[0], newJoining(parts[0])
+		for len(parts) > 0 && parts[0].TextKey == first.TextKey {
+			o.put(parts[0])
+			if parts[0].ReceivedAt.Before(o.since) {
+				o.since = parts[0].ReceivedAt
+			}
+			parts = parts[1:]
+		}
+		mo := o.message(first)
+		mo.Claimed = true
+		texts = append(texts, mo)
+	}
+	return texts
+}
+
+// storeParts stores parts by themselves and hands over the texts that are complete by them.
+func (x *Exchange) storeParts(ctx context.Context, batch []waitingPart) error {
+	parts := make([]TextPart, len(batch))
+	for i, p := range batch {
+		parts[i] = p.TextPart
+	}
+	whole, err := x.cfg.StoreParts(ctx, parts)
+	if err != nil {
+		return err
+	}
+	for _, mo := range fromStore(whole) {
+		t := joinedText{mo: mo}
+		t.take(x.joiner.drop(mo.Parts))
+		x.storeText(t)
 	}
 	return nil
 }
 
-// incomplete is a text whose missing parts are waited for no more.
-func (o *joining) incomplete() joinedText {
-	o.mo.Text, o.mo.Incomplete = o.text(), true
-	return joinedText{mo: o.mo, acks: o.acks, acknowledged: o.acknowledged}
-}
-
-// rest returns what the operators have given away and is not stored, at the end of everything.
-func (j *joiner) rest() []joinedText {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	texts := j.kept
-	j.kept = nil
-	for key, o := range j.open {
-		if o.acknowledged {
-			texts = append(texts, o.incomplete())
+// tendJoins has the parts stored that waited long enough, until ctx ends.
+func (x *Exchange) tendJoins(ctx context.Context) {
+	ticker := time.NewTicker(housekeeping)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
-		delete(j.open, key)
-	}
-	return texts
-}
-
-// tick acknowledges parts that waited long enough and returns the texts to store: those that will not be complete, and
-// those that were kept.
-func (j *joiner) tick(now time.Time) []joinedText {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	texts := j.kept
-	j.kept = nil
-	for key, o := range j.open {
-		age := now.Sub(o.since)
-		if age >= joinAck && len(o.acks) > 0 {
-			for _, r := range o.acks {
-				r.accept()
+		for _, p := range x.joiner.tick(x.now()) {
+			settle := func(err error) {
+				for _, t := range x.joiner.stored(p, err) {
+					x.storeText(t)
+				}
+				if err == nil {
+					p.accept()
+					return
+				}
+				x.metrics.inbound(p.Operator, "text not stored")
+				p.refuse(refuseLater(p.in))
 			}
-			o.acks, o.acknowledged = nil, true
-		}
-		if age >= joinPatience {
-			delete(j.open, key)
-			texts = append(texts, o.incomplete())
+			if !x.parts.offer(p, settle) {
+				settle(errCrowded)
+			}
 		}
 	}
-	return texts
+}
+
+// handOverdue hands over stored texts whose missing parts are waited for no more, until ctx ends. Every process does;
+// the transaction that stores a text says which of them had it (MO.Claimed).
+func (x *Exchange) handOverdue(ctx context.Context) {
+	ticker := time.NewTicker(overdueEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, storeTimeout)
+		parts, err := x.cfg.OverdueParts(limited, x.now().Add(-overdueAfter))
+		cancel()
+		if err != nil {
+			if ctx.Err() == nil {
+				x.cfg.Log.Warn("look for incomplete texts", "error", err)
+			}
+			continue
+		}
+		for _, mo := range fromStore(parts) {
+			x.storeText(joinedText{mo: mo})
+		}
+	}
 }

@@ -81,8 +81,37 @@ type MO struct {
 	Source     smpp.Address // the sender exactly as received
 	To         smpp.Address // the number or short code it was sent to
 	Text       string
-	Incomplete bool // parts of a long message failed to come in joinPatience; Text is what came
-	// Owed are the receipts that the gateway asked for, one for each part; they are to be stored with the text.
+	Incomplete bool // parts of a long message failed to come in a minute; Text is what came
+	// Owed are the receipts that the gateway asked for, one for each part; they are to be stored with the text. Those of
+	// parts that were stored by themselves (Config.StoreParts) were stored with them.
 	Owed       []Owed
+	ReceivedAt time.Time
+	// Parts names a long text of which parts may be stored (Config.StoreParts); they are to be deleted in the transaction
+	// that stores the text. It is zero for a text that came by itself.
+	Parts TextKey
+	// Claimed says that the text was read from the stored parts. If none is there any more to be deleted, another process
+	// has stored the text, and this one must not.
+	Claimed bool
+}
+
+// TextKey names a long text among those that come at the same time (3GPP TS 23.040 section 9.2.3.24.1). Texts of all
+// sessions of an operator are told apart by it, never by the session.
+type TextKey struct {
+	Operator          string
+	Sender, Recipient string // addresses as received, made valid UTF-8
+	Reference         uint16
+	Wide              bool // a reference of 16 bits, which is another one than that of 8
+	Count             uint8
+}
+
+// TextPart is a part of a long text of a subscriber.
+type TextPart struct {
+	TextKey
+	Number     uint8 // from 1 to Count
+	From       phone.Number
+	Source, To smpp.Address
+	Coding     byte   // data_coding
+	Octets     []byte // without the user data header
+	Owed       []Owed // the receipt that the gateway asked for, if it did
 	ReceivedAt time.Time
 }

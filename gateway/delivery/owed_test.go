@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -31,6 +32,9 @@ type giving struct {
 	address  string
 	ahead    atomic.Int64 // of the clock that receipts are due by
 	stop     func()
+
+	mu    sync.Mutex
+	taken []carrier.MO // the texts, once stored
 }
 
 func setupGiving(t *testing.T, pool *pgxpool.Pool, operators ...string) *giving {
@@ -48,16 +52,34 @@ func setupGiving(t *testing.T, pool *pgxpool.Pool, operators ...string) *giving 
 	g.exchange, err = carrier.New(carrier.Config{
 		Operators: configs, Log: log,
 		Messages: func(ctx context.Context, batch []carrier.MO) error {
-			var owed []carrier.Owed
+			err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) (err error) {
+				if batch, err = delivery.ClaimTexts(ctx, tx, batch); err != nil {
+					return err
+				}
+				var owed []carrier.Owed
+				for _, text := range batch {
+					owed = append(owed, text.Owed...)
+				}
+				return delivery.Owe(ctx, tx, owed)
+			})
+			if err != nil {
+				return err
+			}
+			g.mu.Lock()
+			g.taken = append(g.taken, batch...)
+			g.mu.Unlock()
 			for _, text := range batch {
-				owed = append(owed, text.Owed...)
+				g.giver.Nudge(text.Operator)
 			}
-			err := delivery.Owe(ctx, pool, owed)
-			for _, r := range owed {
-				g.giver.Nudge(r.Operator)
-			}
-			return err
+			return nil
 		},
+		StoreParts: func(ctx context.Context, parts []carrier.TextPart) ([]carrier.TextPart, error) {
+			return delivery.StoreParts(ctx, pool, parts)
+		},
+		OverdueParts: func(ctx context.Context, before time.Time) ([]carrier.TextPart, error) {
+			return delivery.OverdueParts(ctx, pool, before)
+		},
+		Now:         now,
 		LinkChanged: func(operator string, _ bool) { g.giver.Nudge(operator) },
 	})
 	if err != nil {

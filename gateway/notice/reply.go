@@ -100,9 +100,14 @@ func head(text string, n int) string {
 
 // Take answers a batch of texts. It is the carrier's callback: the operator is
 // acknowledged when it returns nil, so it may bring a text again; a repeated
-// STOP changes nothing. The receipts that its gateway asked for are stored, too.
+// STOP changes nothing. The receipts that its gateway asked for are stored, too,
+// and the stored parts of long texts are deleted.
 func (r *Replier) Take(ctx context.Context, batch []carrier.MO) error {
 	return pgx.BeginFunc(ctx, r.pool, func(tx pgx.Tx) error {
+		batch, err := delivery.ClaimTexts(ctx, tx, batch)
+		if err != nil {
+			return err
+		}
 		now := r.now()
 		var drafts []delivery.Draft
 		var owed []carrier.Owed
@@ -122,7 +127,7 @@ func (r *Replier) Take(ctx context.Context, batch []carrier.MO) error {
 		if err := delivery.Owe(ctx, tx, owed); err != nil {
 			return err
 		}
-		_, err := r.desk.Enqueue(ctx, tx, now, drafts)
+		_, err = r.desk.Enqueue(ctx, tx, now, drafts)
 		return err
 	})
 }

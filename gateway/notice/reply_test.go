@@ -145,3 +145,25 @@ func TestARecycledNumberIsToldNothing(t *testing.T) {
 		t.Errorf("after a new form START does not help: %v, %v", suppressed, err)
 	}
 }
+
+// smpp.md, Session: parts that were stored before the rest of their text came go with the answer, and of two processes
+// that read such a text one answers.
+func TestATextReadFromStoredPartsIsAnsweredOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	key := carrier.TextKey{Operator: "box", Sender: "79000000001", Recipient: "377", Reference: 9, Count: 2}
+	_, err := delivery.StoreParts(t.Context(), b.pool, []carrier.TextPart{{TextKey: key, Number: 1, ReceivedAt: b.now}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	desk := delivery.NewDesk(b.jobs, func(phone.Number) []string { return []string{"box"} })
+	r := NewReplier(b.pool, desk, func() *templates.Texts { return b.texts }, func() time.Time { return b.now })
+	for range 2 {
+		if err := r.Take(t.Context(), []carrier.MO{{From: "79000000001", Text: "баланс", Parts: key, Claimed: true}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.sent(); len(got) != 1 {
+		t.Errorf("answers %q, want one", got)
+	}
+}

@@ -200,6 +200,29 @@ CREATE TABLE delivery.owed (
 CREATE INDEX owed_due ON delivery.owed (operator, due_at);
 CREATE INDEX owed_accepted ON delivery.owed (accepted_at);
 
+-- Parts of long texts from subscribers that were acknowledged before the others
+-- came. They go in the transaction that stores the text, after a minute or so
+-- without the parts that are missing: it is as long as what came in that time.
+CREATE TABLE delivery.text_part (
+	operator        text        NOT NULL,
+	sender          text        NOT NULL,
+	recipient       text        NOT NULL,
+	reference       integer     NOT NULL,
+	wide            boolean     NOT NULL, -- a reference of 16 bits
+	count           smallint    NOT NULL,
+	number          smallint    NOT NULL CHECK (number BETWEEN 1 AND count),
+	phone           text        NOT NULL, -- the sender's; empty for a name or a short code
+	sender_ton      smallint    NOT NULL,
+	sender_npi      smallint    NOT NULL,
+	recipient_ton   smallint    NOT NULL,
+	recipient_npi   smallint    NOT NULL,
+	coding          smallint    NOT NULL,
+	octets          bytea       NOT NULL,
+	received_at     timestamptz NOT NULL,
+	PRIMARY KEY (operator, sender, recipient, reference, wide, count, number)
+);
+CREATE INDEX text_part_received ON delivery.text_part (received_at);
+
 -- What is known of an address: who asked us to stop, and its health.
 CREATE TABLE delivery.address (
 	channel       text        NOT NULL,
