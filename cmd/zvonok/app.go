@@ -307,6 +307,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	book := ledger.NewBook(a.jobs)
 	book.Metrics = ledger.NewMetrics(a.registry)
 	canteen := meal.NewCanteen(book, a.jobs)
+	canteen.CutOff, canteen.OfflineCap = config.Meals.cutOff(), config.Meals.offlineCap()
 	canteen.Metrics = meal.NewMetrics(a.registry)
 	parents, err := parent.New(parent.Config{
 		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts.Texts,

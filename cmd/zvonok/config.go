@@ -19,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"zvonok/access/reader"
+	"zvonok/ledger/money"
 	"zvonok/ussd"
 )
 
@@ -37,6 +38,7 @@ type Config struct {
 	Push     PushConfig     `toml:"push"`
 	USSD     USSDConfig     `toml:"ussd"`
 	Notice   NoticeConfig   `toml:"notice"`
+	Meals    MealsConfig    `toml:"meals"`
 	Log      LogConfig      `toml:"log"`
 
 	Operators []OperatorConfig `toml:"operator"`
@@ -177,6 +179,36 @@ type NoticeConfig struct {
 	TemplatesFile string `toml:"templates_file"`
 }
 
+// MealsConfig is about canteens.
+type MealsConfig struct {
+	// CutOff is until when a preorder may be changed: so long before its day begins.
+	CutOff string `toml:"cut_off"`
+	// OfflineCap is how much of a child's offline sales of one day the wallet
+	// pays, in roubles; what is above it is booked as a loss. "0.00" is no cap.
+	OfflineCap string `toml:"offline_cap"`
+}
+
+// cutOff and offlineCap are settings that validate has looked at.
+func (m MealsConfig) cutOff() time.Duration {
+	d, _ := time.ParseDuration(m.CutOff)
+	return d
+}
+
+func (m MealsConfig) offlineCap() money.Amount {
+	sum, _ := money.Parse(m.OfflineCap)
+	return sum
+}
+
+func (m MealsConfig) validate() error {
+	if d, err := time.ParseDuration(m.CutOff); err != nil || d < 0 || d > 60*24*time.Hour {
+		return fmt.Errorf("meals.cut_off: %q is not a time from 0s to 1440h, such as 72h", m.CutOff)
+	}
+	if sum, err := money.Parse(m.OfflineCap); err != nil || sum < 0 {
+		return fmt.Errorf("meals.offline_cap: %q is not a sum such as 500.00, or 0.00 for no cap", m.OfflineCap)
+	}
+	return nil
+}
+
 // LogConfig is the log on standard error.
 type LogConfig struct {
 	Format string `toml:"format"` // text, json
@@ -238,6 +270,7 @@ func defaultConfig() Config {
 		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", From: "Школа <pass@example.org>"},
 		USSD:     USSDConfig{Code: "*377*888#"},
 		Notice:   NoticeConfig{SMSPerDay: 30},
+		Meals:    MealsConfig{CutOff: "72h", OfflineCap: "0.00"},
 		Log:      LogConfig{Format: "text", Level: "info"},
 	}
 }
@@ -522,6 +555,9 @@ func (c *Config) validate() error {
 		return err
 	}
 	if err := oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error"); err != nil {
+		return err
+	}
+	if err := c.Meals.validate(); err != nil {
 		return err
 	}
 	if c.Notice.SMSPerDay < 1 {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"zvonok/ledger/meal"
 	"zvonok/ussd"
 )
 
@@ -20,6 +21,8 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		environ  []string
 		complain []string
 	}{
+		{"a cut-off that is no time", "[meals]\ncut_off = \"3 days\"\n", nil, []string{"zvonok.toml", "meals.cut_off", "72h"}},
+		{"a cap below nothing", "[meals]\noffline_cap = \"-1.00\"\n", nil, []string{"zvonok.toml", "meals.offline_cap", "500.00"}},
 		{"an unknown key", "[http]\nlisen = \"x\"\n", nil, []string{"zvonok.toml", "http.lisen", "line 2"}},
 		{"a value of the wrong type", "[ussd]\ncode = 5\n", nil, []string{"zvonok.toml", "line 2"}},
 		{"broken TOML", "[http\n", nil, []string{"zvonok.toml", "line 1"}},
@@ -118,6 +121,9 @@ func TestSettingsComeFromDefaultsFileEnvironmentAndSecretFilesInThatOrder(t *tes
 		t.Fatal(err)
 	}
 	o := c.Operators[0]
+	if c.Meals.cutOff() != meal.DefaultCutOff || c.Meals.offlineCap() != 0 {
+		t.Errorf("by default the meals are %+v", c.Meals)
+	}
 	if c.HTTP.Listen != "127.0.0.1:2" {
 		t.Errorf("the environment did not win: http.listen = %q", c.HTTP.Listen)
 	}
