@@ -254,7 +254,7 @@ func (s Style) state(m ExplainedMessage) string {
 		state += "_" + m.Channel
 	}
 	text := s.word(stateWords, state)
-	if m.SettledAt != nil && (m.State == "delivered" || m.State == "failed" || m.State == "recalled") {
+	if m.SettledAt != nil && (m.State == "delivered" || m.State == "failed" || m.State == "recalled" || m.State == "unproved") {
 		text += " " + s.exact(*m.SettledAt)
 	}
 	return text
@@ -336,6 +336,7 @@ var (
 		"sent_email": {"передано почтовому серверу", "taken by the mail server"},
 		"sent_push":  {"передано браузеру, показ ещё не подтверждён", "taken by the push service, not proved to be shown yet"},
 		"delivered":  {"доставлено", "delivered"},
+		"unproved":   {"принято оператором, доставка не доказана", "taken by the operator, delivery was never proved"},
 		"partial":    {"доставлено не целиком", "delivered in part"},
 		"unknown":    {"неизвестно, ушло ли: ответа не было", "nobody knows whether it left: there was no answer"},
 		"failed":     {"не доставлено", "not delivered"},
@@ -344,6 +345,7 @@ var (
 	}
 	partWords = bilingual{
 		"refused": {"не принята", "refused"}, "accepted": {"принята", "accepted"}, "enroute": {"в пути", "on its way"},
+		"unknown":   {"оператору неизвестно, что с ней", "the operator does not know what became of it"},
 		"delivered": {"доставлена", "delivered"}, "undelivered": {"не доставлена", "not delivered"},
 		"expired": {"срок истёк", "expired"}, "deleted": {"отменена", "deleted"}, "rejected": {"отвергнута", "rejected"},
 	}

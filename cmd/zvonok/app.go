@@ -392,6 +392,9 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		})
 	})
 	background("receipts sweep", func(ctx context.Context) { every(ctx, sweepInterval, log, "sweep receipts", receipts.Sweep) })
+	background("doubts", func(ctx context.Context) {
+		every(ctx, sweepInterval, log, "close messages without a proof", receipts.SweepDoubts)
+	})
 	background("months", func(ctx context.Context) {
 		every(ctx, monthsInterval, log, "make next months", func(ctx context.Context) error {
 			_, err := pg.EnsureMonths(ctx, pool, now())

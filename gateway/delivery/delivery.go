@@ -54,6 +54,7 @@ const (
 	Sending   State = "sending"
 	Sent      State = "sent"
 	Delivered State = "delivered"
+	Unproved  State = "unproved" // the operator took it, and a day after its last word no receipt has settled it
 	Unknown   State = "unknown"
 	Partial   State = "partial" // some parts were taken, some refused for good
 	Failed    State = "failed"

@@ -26,6 +26,9 @@
 //   - A receipt is stored before it is acknowledged. It is matched to its part
 //     from both sides, so it may come before the answer it belongs to. A final
 //     state is never overwritten by an intermediate one.
+//   - A sent message whose receipts say only that it is on its way, or that the
+//     operator does not know, is 'unproved' a day after the last of them. A final
+//     receipt that comes later still settles it.
 //   - An unknown outcome is resolved by a late answer or by the receipt, else by
 //     the class of the news ([Again]): never, once within its life, or once
 //     after ten minutes.

@@ -40,7 +40,7 @@ func (s *Sender) inquire(ctx context.Context, at time.Time, ids []int64) error {
 		JOIN delivery.part AS p ON p.delivery_id = d.id AND p.submitted_at >= d.at - interval '1 day' AND p.attempt = d.attempt
 		WHERE d.id = ANY ($1) AND d.at = $2 AND d.channel = 'sms' AND d.state IN ('sent', 'unknown') AND NOT d.recalled
 		  AND d.expires_at > $3 AND s.taken_at IS NULL AND coalesce(d.sending_at, d.at) + s.patience <= $3
-		  AND p.state IN ('accepted', 'enroute') AND p.message_id <> ''`, ids, at, s.now())
+		  AND p.state IN ('accepted', 'enroute', 'unknown') AND p.message_id <> ''`, ids, at, s.now())
 	if err != nil {
 		return fmt.Errorf("look for missing receipts: %w", err)
 	}

@@ -85,7 +85,7 @@ func NewMetrics(r prometheus.Registerer, operators []string) *Metrics {
 		for _, class := range carrier.Classes() {
 			m.outcomes.WithLabelValues(operator, string(class))
 		}
-		for _, state := range []string{partEnroute, partDelivered, partUndelivered, partExpired, partDeleted, partRejected} {
+		for _, state := range []string{partEnroute, partUnknown, partDelivered, partUndelivered, partExpired, partDeleted, partRejected} {
 			m.receipts.WithLabelValues(operator, state)
 		}
 	}

@@ -73,7 +73,7 @@ func Recall(ctx context.Context, pool *pgxpool.Pool, exchange *carrier.Exchange,
 	}
 	err := pool.QueryRow(ctx, `
 		SELECT count(*) FROM delivery.delivery AS d
-		WHERE d.state IN ('sending', 'sent', 'delivered', 'partial', 'unknown') AND`+recallFilter,
+		WHERE d.state IN ('sending', 'sent', 'delivered', 'unproved', 'partial', 'unknown') AND`+recallFilter,
 		f.Topic, f.Organisation, f.Operator, f.Since).Scan(&r.Left)
 	if err != nil {
 		return r, fmt.Errorf("count what had left: %w", err)
@@ -172,7 +172,7 @@ func cancel(ctx context.Context, pool *pgxpool.Pool, exchange *carrier.Exchange,
 		SELECT p.delivery_id, p.submitted_at, p.attempt, p.number, p.delivery_at, p.operator, p.message_id, d.address
 		FROM delivery.part AS p
 		JOIN delivery.delivery AS d ON d.id = p.delivery_id AND d.at = p.delivery_at
-		WHERE p.submitted_at >= $4 AND p.state IN ('accepted', 'enroute') AND p.message_id <> '' AND d.channel = 'sms'
+		WHERE p.submitted_at >= $4 AND p.state IN ('accepted', 'enroute', 'unknown') AND p.message_id <> '' AND d.channel = 'sms'
 		  AND d.state IN ('sending', 'sent', 'unknown') AND`+recallFilter+`
 		ORDER BY p.submitted_at`, f.Topic, f.Organisation, f.Operator, f.Since)
 	if err != nil {
@@ -247,7 +247,7 @@ func noteWithdrawn(ctx context.Context, pool *pgxpool.Pool, parts []sentPart, no
 			WHERE d.id = w.id AND d.at = w.at AND d.state IN ('sent', 'unknown', 'failed')
 			  AND NOT EXISTS (SELECT FROM delivery.part AS p
 			                  WHERE p.delivery_id = d.id AND p.submitted_at >= d.at - interval '1 day'
-			                    AND p.state IN ('accepted', 'enroute', 'delivered'))`, now, ids, ats)
+			                    AND p.state IN ('accepted', 'enroute', 'unknown', 'delivered'))`, now, ids, ats)
 		if err != nil {
 			return fmt.Errorf("note cancelled messages: %w", err)
 		}

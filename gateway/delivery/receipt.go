@@ -18,6 +18,8 @@ import (
 // Limits of receipts.
 const (
 	orphanLife  = 72 * time.Hour     // a receipt waits this long for its message (smpp.md, Receipts)
+	proofWait   = 24 * time.Hour     // after a receipt that settles nothing: then a message has no proof (smpp.md, Receipts)
+	doubtsSwept = 1000               // messages closed without a proof in one transaction
 	partsWindow = 8 * 24 * time.Hour // operators reuse ids: a receipt is for a message of the last days
 
 	promptly = 60 * time.Second // delivered within this time speaks for a route (issue 3, evidence)
@@ -112,6 +114,7 @@ const (
 	partRefused     = "refused"  // by the operator's answer, not by a receipt
 	partAccepted    = "accepted" // or written and never answered
 	partEnroute     = "enroute"
+	partUnknown     = "unknown" // to the operator
 	partDelivered   = "delivered"
 	partUndelivered = "undelivered"
 	partExpired     = "expired"
@@ -132,7 +135,9 @@ func partState(s carrier.ReceiptState) (state string, final bool) {
 		return partUndelivered, true
 	case carrier.StateRejected:
 		return partRejected, true
-	default: // enroute, accepted, scheduled, and UNKNOWN, which proves nothing either way
+	case carrier.StateUnknown:
+		return partUnknown, false // it proves nothing either way
+	default: // enroute, accepted, scheduled
 		return partEnroute, false
 	}
 }
@@ -263,7 +268,7 @@ type partKey struct {
 }
 
 func isFinal(state string) bool {
-	return state != partAccepted && state != partEnroute
+	return state != partAccepted && state != partEnroute && state != partUnknown
 }
 
 // applyMatches folds the receipts of each part to one new state, writes it, and
@@ -289,11 +294,17 @@ func applyMatches(ctx context.Context, tx pgx.Tx, now time.Time, matches []match
 				m.had = had
 				conflicts = append(conflicts, m)
 			}
+		case m.state == partUnknown && had == partEnroute:
+			// The operator has said more before.
 		default:
+			m.had = had
 			folded[key] = m
 		}
 	}
 	if err := writeParts(ctx, tx, folded); err != nil {
+		return nil, nil, err
+	}
+	if err := storeDoubts(ctx, tx, now, folded); err != nil {
 		return nil, nil, err
 	}
 	lost, err := settleDeliveries(ctx, tx, now, folded)
@@ -335,7 +346,7 @@ func writeParts(ctx context.Context, tx pgx.Tx, folded map[partKey]match) error 
 		FROM unnest($1::bigint[], $2::timestamptz[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::timestamptz[])
 			AS m (delivery_id, submitted_at, attempt, number, state, error, done_at)
 		WHERE p.delivery_id = m.delivery_id AND p.submitted_at = m.submitted_at AND p.attempt = m.attempt
-		  AND p.number = m.number AND p.state IN ('accepted', 'enroute')
+		  AND p.number = m.number AND p.state IN ('accepted', 'enroute', 'unknown')
 		  AND p.submitted_at BETWEEN $8 AND $9`,
 		ids, submitted, attempts, number, states, errs, dones,
 		slices.MinFunc(submitted, time.Time.Compare), slices.MaxFunc(submitted, time.Time.Compare))
@@ -371,7 +382,7 @@ func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[
 		), standing AS (
 			SELECT t.id, t.at, p.attempt,
 				bool_and(p.state = 'delivered') AND count(*) = max(p.count) AS delivered,
-				bool_and(p.state NOT IN ('accepted', 'enroute')) AND count(*) = max(p.count) AS finished,
+				bool_and(p.state NOT IN ('accepted', 'enroute', 'unknown')) AND count(*) = max(p.count) AS finished,
 				bool_or(p.state = 'delivered') AS some,
 				max(p.error) FILTER (WHERE p.state <> 'delivered') AS error,
 				max(p.state) FILTER (WHERE p.state <> 'delivered') AS lost
@@ -386,7 +397,7 @@ func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[
 		    settled_at = $1
 		FROM standing AS s
 		WHERE d.id = s.id AND d.at = s.at AND d.attempt = s.attempt AND s.finished
-		  AND d.at BETWEEN $5 AND $6 AND d.state IN ('sending', 'sent', 'unknown')
+		  AND d.at BETWEEN $5 AND $6 AND d.state IN ('sending', 'sent', 'unknown', 'unproved')
 		RETURNING d.id, d.at, d.state, s.some`,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare).Add(-24*time.Hour),
 		slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
@@ -408,6 +419,75 @@ func settleDeliveries(ctx context.Context, tx pgx.Tx, now time.Time, folded map[
 		return nil, fmt.Errorf("settle deliveries: %w", err)
 	}
 	return lost, nil
+}
+
+// storeDoubts takes note of messages with news that settles nothing, so that
+// SweepDoubts finds them. The same news once more gives no more time.
+func storeDoubts(ctx context.Context, tx pgx.Tx, now time.Time, folded map[partKey]match) error {
+	var keys []rowKey
+	for _, m := range folded {
+		if !m.final && m.state != m.had {
+			keys = append(keys, rowKey{ID(m.deliveryID), m.deliveryAt})
+		}
+	}
+	if len(keys) == 0 {
+		return nil
+	}
+	// One order in all processes, so that none waits for another in a circle.
+	slices.SortFunc(keys, func(a, b rowKey) int { return cmp.Or(cmp.Compare(a.id, b.id), a.at.Compare(b.at)) })
+	keys = slices.CompactFunc(keys, func(a, b rowKey) bool { return a.id == b.id && a.at.Equal(b.at) })
+	ids, ats := make([]int64, len(keys)), make([]time.Time, len(keys))
+	for i, key := range keys {
+		ids[i], ats[i] = int64(key.id), key.at
+	}
+	_, err := tx.Exec(ctx, `
+		INSERT INTO delivery.doubt (delivery_id, delivery_at, due_at)
+		SELECT id, at, $1 FROM unnest($2::bigint[], $3::timestamptz[]) AS d (id, at)
+		ON CONFLICT (delivery_id, delivery_at) DO UPDATE SET due_at = excluded.due_at`, now.Add(proofWait), ids, ats)
+	if err != nil {
+		return fmt.Errorf("note what receipts leave open: %w", err)
+	}
+	return nil
+}
+
+// closeDoubts closes messages whose time for a proof is over: some part of them
+// is known to be lost, or there is no proof.
+const closeDoubts = `
+	WITH due AS MATERIALIZED (
+		SELECT delivery_id, delivery_at FROM delivery.doubt
+		WHERE due_at <= $1 ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+	), done AS (
+		DELETE FROM delivery.doubt AS o USING due WHERE o.delivery_id = due.delivery_id AND o.delivery_at = due.delivery_at
+	), standing AS MATERIALIZED (
+		SELECT due.delivery_id AS id, due.delivery_at AS at, p.attempt,
+			max(p.state) FILTER (WHERE p.state IN ('refused', 'undelivered', 'expired', 'deleted', 'rejected')) AS lost,
+			max(p.state) FILTER (WHERE p.state IN ('enroute', 'unknown')) AS doubt
+		FROM due
+		JOIN delivery.part AS p ON p.delivery_id = due.delivery_id AND p.submitted_at >= due.delivery_at - interval '1 day'
+		GROUP BY 1, 2, 3
+	), closed AS (
+		UPDATE delivery.delivery AS d
+		SET state = CASE WHEN s.lost IS NULL THEN 'unproved' ELSE 'failed' END,
+		    reason = 'receipt ' || coalesce(s.lost, s.doubt), settled_at = $1
+		FROM standing AS s
+		WHERE d.id = s.id AND d.at = s.at AND d.attempt = s.attempt AND coalesce(s.lost, s.doubt) IS NOT NULL
+		  AND d.channel = 'sms' AND d.state IN ('sent', 'unknown')
+	)
+	SELECT count(*) FROM due`
+
+// SweepDoubts closes messages without a proof when nothing has settled them for
+// a day after the last receipt that left them open (smpp.md, Receipts: UNKNOWN).
+// It is to be called every few seconds.
+func (r *Receipts) SweepDoubts(ctx context.Context) error {
+	for due := doubtsSwept; due == doubtsSwept; {
+		err := pgx.BeginTxFunc(ctx, r.config.Pool, pg.PlannedOnce, func(tx pgx.Tx) error {
+			return tx.QueryRow(ctx, closeDoubts, r.config.Now(), doubtsSwept).Scan(&due)
+		})
+		if err != nil {
+			return fmt.Errorf("close messages without a proof: %w", err)
+		}
+	}
+	return nil
 }
 
 func writeConflicts(ctx context.Context, tx pgx.Tx, now time.Time, conflicts []match) error {
@@ -601,7 +681,7 @@ func Silent(ctx context.Context, q pg.Querier, from, to time.Time) ([]Silence, e
 	rows, err := q.Query(ctx, `
 		SELECT p.operator, d.address FROM delivery.part AS p
 		JOIN delivery.delivery AS d ON d.id = p.delivery_id AND d.at = p.delivery_at
-		WHERE p.submitted_at >= $1 AND p.submitted_at < $2 AND p.state IN ('accepted', 'enroute')
+		WHERE p.submitted_at >= $1 AND p.submitted_at < $2 AND p.state IN ('accepted', 'enroute', 'unknown')
 		  AND p.message_key <> '' AND d.channel = 'sms'`, from, to)
 	if err != nil {
 		return nil, fmt.Errorf("look for missing receipts: %w", err)

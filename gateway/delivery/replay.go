@@ -88,7 +88,7 @@ const replayable = `
 		WHEN d.state = 'partial' OR EXISTS (
 			SELECT FROM delivery.part AS p
 			WHERE p.delivery_id = d.id AND p.submitted_at >= d.at - interval '1 day'
-			  AND p.state IN ('accepted', 'enroute', 'delivered')) THEN 'partly_arrived'
+			  AND p.state IN ('accepted', 'enroute', 'unknown', 'delivered')) THEN 'partly_arrived'
 		WHEN d.state = 'stale' OR d.expires_at <= $3 OR d.body = '' THEN 'too_old'
 		WHEN d.state = 'queued' AND n.job IS NOT NULL AND (
 			n.later AND d.attempt = 0 OR coalesce(d.sending_at, d.at) > $3 - $4::interval) THEN 'waits_its_turn'
@@ -115,7 +115,7 @@ const replayable = `
 		END AS until) AS q
 	WHERE d.at >= $2 AND d.channel = 'sms'
 	  AND (d.operator = $1 OR d.state = 'failed' AND (d.operator IS NULL OR $1 = ANY (d.tried)))
-	  AND d.state NOT IN ('sent', 'delivered')
+	  AND d.state NOT IN ('sent', 'delivered', 'unproved')
 	ORDER BY d.at, d.id`
 
 // candidate is a message that may be put to its route again.

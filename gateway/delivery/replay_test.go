@@ -123,6 +123,7 @@ func TestAReplayLeavesAloneWhatItMust(t *testing.T) {
 		"failed, a part delivered":             {set: failed, also: part("delivered"), reason: delivery.LeftPartly},
 		"failed, a part never answered":        {set: failed, also: part("accepted"), reason: delivery.LeftPartly},
 		"failed, a part on its way":            {set: failed, also: part("enroute"), reason: delivery.LeftPartly},
+		"failed, a part nobody knows of":       {set: failed, also: part("unknown"), reason: delivery.LeftPartly},
 		"recalled":                             {set: "state = 'recalled', recalled = true", reason: delivery.LeftRecalled},
 		"failed, and recalled since":           {set: failed + ", recalled = true", reason: delivery.LeftRecalled},
 		"stale":                                {set: "state = 'stale'", reason: delivery.LeftTooOld},

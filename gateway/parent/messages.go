@@ -27,7 +27,7 @@ type MessageView struct {
 	At       time.Time  `json:"at"`
 	Topic    string     `json:"topic" example:"pass" doc:"What it tells of: a topic of the subscriptions, digest, invitation and others."`
 	Channel  string     `json:"channel" enum:"sms,email,push"`
-	State    string     `json:"state" enum:"queued,sending,sent,delivered,unknown,partial,failed,stale,recalled"`
+	State    string     `json:"state" enum:"queued,sending,sent,delivered,unproved,unknown,partial,failed,stale,recalled"`
 	Settled  *time.Time `json:"settled_at,omitempty" doc:"When it was delivered or given up."`
 	Children []int64    `json:"children" nullable:"false" doc:"Of whom it tells."`
 	Subject  string     `json:"subject,omitempty" doc:"Of a letter."`

@@ -36,7 +36,7 @@ CREATE TABLE delivery.delivery (
 	-- Recalled while it was on its way: it is not sent a second time.
 	recalled          boolean     NOT NULL DEFAULT false,
 	state             text        NOT NULL DEFAULT 'queued'
-	                  CHECK (state IN ('queued', 'sending', 'sent', 'delivered', 'partial', 'unknown', 'failed', 'stale', 'recalled')),
+	                  CHECK (state IN ('queued', 'sending', 'sent', 'delivered', 'unproved', 'partial', 'unknown', 'failed', 'stale', 'recalled')),
 	operator          text,
 	-- attempt numbers the tries; failures counts only those that spend the allowance.
 	attempt           smallint    NOT NULL DEFAULT 0,
@@ -125,7 +125,7 @@ CREATE TABLE delivery.part (
 	message_key  text        NOT NULL,
 	status       bigint      NOT NULL,
 	state        text        NOT NULL CHECK (state IN
-	             ('refused', 'accepted', 'enroute', 'delivered', 'undelivered', 'expired', 'deleted', 'rejected')),
+	             ('refused', 'accepted', 'enroute', 'unknown', 'delivered', 'undelivered', 'expired', 'deleted', 'rejected')),
 	error        text,
 	submitted_at timestamptz NOT NULL,
 	done_at      timestamptz,
@@ -168,6 +168,17 @@ CREATE TABLE delivery.orphan (
 );
 CREATE INDEX orphan_keys ON delivery.orphan USING gin (keys);
 CREATE INDEX orphan_received ON delivery.orphan (received_at);
+
+-- Messages whose last news was a receipt that settles nothing: at due_at they are
+-- closed without a proof, unless a final receipt has come. It is as long as what
+-- came in a day.
+CREATE TABLE delivery.doubt (
+	delivery_id bigint      NOT NULL,
+	delivery_at timestamptz NOT NULL,
+	due_at      timestamptz NOT NULL,
+	PRIMARY KEY (delivery_id, delivery_at)
+);
+CREATE INDEX doubt_due ON delivery.doubt (due_at);
 
 -- Two final receipts for one part that disagree, for the operator's engineer.
 CREATE TABLE delivery.receipt_conflict (
