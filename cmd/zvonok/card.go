@@ -18,14 +18,15 @@ import (
 
 // schoolCommands are what a school does with its doors.
 type schoolCommands struct {
-	Card       cardCommands       `cmd:"" help:"Cards: issue, hand over, lend for a day, block, replace, take back."`
-	Presence   presenceCommand    `cmd:"" help:"Who is in the building now: the evacuation list."`
-	Attendance attendanceCommand  `cmd:"" help:"Who came, who was late, who did not come, and why."`
-	Timetable  timetableCommands  `cmd:"" help:"When the groups' days begin, and the days without lessons."`
-	Excuse     excuseCommands     `cmd:"" help:"Why somebody does not come."`
-	Absence    absenceCommands    `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
-	Quarantine quarantineCommands `cmd:"" help:"Events of devices that were rejected."`
-	Retention  retentionCommands  `cmd:"" help:"Destroy what is past its time, with the act of destruction."`
+	Card         cardCommands         `cmd:"" help:"Cards: issue, hand over, lend for a day, block, replace, take back."`
+	Presence     presenceCommand      `cmd:"" help:"Who is in the building now: the evacuation list."`
+	Attendance   attendanceCommand    `cmd:"" help:"Who came, who was late, who did not come, and why."`
+	Timetable    timetableCommands    `cmd:"" help:"When the groups' days begin, and the days without lessons."`
+	Excuse       excuseCommands       `cmd:"" help:"Why somebody does not come."`
+	Absence      absenceCommands      `cmd:"" help:"The news that a child has not come: its time, and the batches held for a person."`
+	Quarantine   quarantineCommands   `cmd:"" help:"Events of devices that were rejected."`
+	Organisation organisationCommands `cmd:"" help:"An organisation's own rules: quiet hours, digests, how long a passage is news, debts."`
+	Retention    retentionCommands    `cmd:"" help:"Destroy what is past its time, with the act of destruction."`
 }
 
 type cardCommands struct {
