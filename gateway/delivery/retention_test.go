@@ -213,7 +213,7 @@ func TestThePhonesOfTheErasedAreTakenOutOfTheirMessages(t *testing.T) {
 	erase(now.Add(2*time.Hour), "/false /false 79000000002/true, 0 to do, 1 known")
 }
 
-// The statements of retention go by index whatever the size of the tables: the
+// The statements of retention and of the sweep of messages without a proof go by index whatever the size of the tables: the
 // time of a run does not grow with the history.
 func TestRetentionReadsNoTableFromEndToEnd(t *testing.T) {
 	t.Parallel()

@@ -172,3 +172,29 @@ func TestOneTransactionHasAStoredText(t *testing.T) {
 		}
 	}
 }
+
+// Of the two processes that store the last parts of a text at the same moment
+// exactly one sees it complete, every time.
+func TestPartsStoredAtTheSameMomentCompleteTheirTextOnce(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	for reference := range uint16(60) {
+		key := carrier.TextKey{Operator: "gate", Sender: "79000000001", Recipient: "377", Reference: reference, Count: 2}
+		var storing sync.WaitGroup
+		var whole [2]int
+		for i := range whole {
+			storing.Go(func() {
+				parts := []carrier.TextPart{{TextKey: key, Number: uint8(i + 1), Octets: []byte("a"), ReceivedAt: time.Now()}}
+				got, err := delivery.StoreParts(t.Context(), pool, parts)
+				if err != nil {
+					t.Error(err)
+				}
+				whole[i] = len(got)
+			})
+		}
+		storing.Wait()
+		if whole[0]+whole[1] != 2 {
+			t.Fatalf("text %d: %v parts were returned, want both to one", reference, whole)
+		}
+	}
+}
