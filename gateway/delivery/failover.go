@@ -7,10 +7,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
-
-	"zvonok/access/phone"
-	"zvonok/gateway/carrier"
 )
 
 // failOver gives messages whose receipts speak of the route and not of the
@@ -41,56 +37,22 @@ func (d *Desk) failOver(ctx context.Context, tx pgx.Tx, now time.Time, lost []lo
 	if err != nil {
 		return nil, fmt.Errorf("look for another route: %w", err)
 	}
-	type target struct {
-		operator string
-		at       time.Time
-		priority carrier.Priority
-	}
-	var (
-		key       rowKey
-		address   phone.Number
-		tried     []string
-		priority  carrier.Priority
-		to        = map[target][]ID{}
-		moved     = map[ID]bool{}
-		movedIDs  []int64
-		movedAts  []time.Time
-		operators []string
-	)
-	if _, err := pgx.ForEachRow(rows, []any{&key.id, &key.at, &address, &tried, &priority}, func() error {
-		for _, operator := range d.route(address) {
-			if slices.Contains(tried, operator) {
-				continue
-			}
-			t := target{operator, key.at.UTC(), priority}
-			to[t] = append(to[t], key.id)
-			moved[key.id] = true
-			movedIDs, movedAts, operators = append(movedIDs, int64(key.id)), append(movedAts, key.at), append(operators, operator)
-			break
-		}
-		return nil
-	}); err != nil {
+	found, err := d.detours(rows, func(string) bool { return true })
+	if err != nil {
 		return nil, fmt.Errorf("look for another route: %w", err)
 	}
-	if len(movedIDs) == 0 {
+	if len(found.ids) == 0 {
 		return keys, nil
 	}
 	if _, err := tx.Exec(ctx, `
 		UPDATE delivery.delivery AS d
 		SET state = 'queued', settled_at = NULL, operator = m.operator, tried = array_append(d.tried, m.operator)
 		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[]) AS m (id, at, operator)
-		WHERE d.id = m.id AND d.at = m.at AND d.at BETWEEN $4 AND $5`, movedIDs, movedAts, operators, first, last); err != nil {
+		WHERE d.id = m.id AND d.at = m.at AND d.at BETWEEN $4 AND $5`, found.ids, found.ats, found.operators, first, last); err != nil {
 		return nil, fmt.Errorf("take another route: %w", err)
 	}
-	var params []river.InsertManyParams
-	for t, ids := range to {
-		params = append(params, river.InsertManyParams{
-			Args:       SMSArgs{Operator: t.operator, At: t.at, IDs: ids},
-			InsertOpts: &river.InsertOpts{Queue: smsQueue(t.operator, t.priority), Priority: int(t.priority)},
-		})
-	}
-	if _, err := d.river.InsertManyFastTx(ctx, tx, params); err != nil {
+	if _, err := d.river.InsertManyFastTx(ctx, tx, found.params()); err != nil {
 		return nil, fmt.Errorf("insert send jobs: %w", err)
 	}
-	return slices.DeleteFunc(keys, func(k rowKey) bool { return moved[k.id] }), nil
+	return slices.DeleteFunc(keys, func(k rowKey) bool { return found.moved[k.id] }), nil
 }

@@ -9,10 +9,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/riverqueue/river"
 
-	"zvonok/access/phone"
-	"zvonok/gateway/carrier"
 	"zvonok/ledger/pg"
 )
 
@@ -130,39 +127,11 @@ func (s *Sender) reroute(ctx context.Context, tx pgx.Tx, from string, jobs []wai
 	if err != nil {
 		return 0, err
 	}
-	type target struct {
-		operator string
-		at       time.Time
-		priority carrier.Priority
-	}
-	var (
-		key      rowKey
-		address  string
-		tried    []string
-		priority carrier.Priority
-
-		to        = map[target][]ID{}
-		moved     = map[ID]bool{}
-		movedIDs  []int64
-		movedAts  []time.Time
-		operators []string
-	)
-	if _, err := pgx.ForEachRow(rows, []any{&key.id, &key.at, &address, &tried, &priority}, func() error {
-		for _, operator := range s.desk.route(phone.Number(address)) {
-			if operator == from || slices.Contains(tried, operator) || !linked(operator) {
-				continue
-			}
-			t := target{operator, key.at.UTC(), priority}
-			to[t] = append(to[t], key.id)
-			moved[key.id] = true
-			movedIDs, movedAts, operators = append(movedIDs, int64(key.id)), append(movedAts, key.at), append(operators, operator)
-			break
-		}
-		return nil
-	}); err != nil {
+	found, err := s.desk.detours(rows, func(operator string) bool { return operator != from && linked(operator) })
+	if err != nil {
 		return 0, err
 	}
-	if len(movedIDs) == 0 {
+	if len(found.ids) == 0 {
 		return 0, nil
 	}
 	if _, err := tx.Exec(ctx, `
@@ -170,22 +139,15 @@ func (s *Sender) reroute(ctx context.Context, tx pgx.Tx, from string, jobs []wai
 		SET operator = m.operator, tried = array_append(d.tried, m.operator), reason = 'rerouted from ' || $1 || ', which has no link'
 		FROM unnest($2::bigint[], $3::timestamptz[], $4::text[]) AS m (id, at, operator)
 		WHERE d.id = m.id AND d.at = m.at AND d.at BETWEEN $5 AND $6`,
-		from, movedIDs, movedAts, operators,
-		slices.MinFunc(movedAts, time.Time.Compare), slices.MaxFunc(movedAts, time.Time.Compare)); err != nil {
+		from, found.ids, found.ats, found.operators,
+		slices.MinFunc(found.ats, time.Time.Compare), slices.MaxFunc(found.ats, time.Time.Compare)); err != nil {
 		return 0, err
 	}
-	if err := shrink(ctx, tx, jobs, moved); err != nil {
+	if err := shrink(ctx, tx, jobs, found.moved); err != nil {
 		return 0, err
 	}
-	var params []river.InsertManyParams
-	for t, ids := range to {
-		params = append(params, river.InsertManyParams{
-			Args:       SMSArgs{Operator: t.operator, At: t.at, IDs: ids},
-			InsertOpts: &river.InsertOpts{Queue: smsQueue(t.operator, t.priority), Priority: int(t.priority)},
-		})
-	}
-	_, err = s.desk.river.InsertManyFastTx(ctx, tx, params)
-	return len(movedIDs), err
+	_, err = s.desk.river.InsertManyFastTx(ctx, tx, found.params())
+	return len(found.ids), err
 }
 
 // shrink takes messages out of jobs; a job of which nothing is left goes.
