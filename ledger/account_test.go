@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -95,6 +98,36 @@ func TestTheDebtFloorFollowsTheOrganisation(t *testing.T) {
 	b.sound()
 }
 
+// Orders for a child come from two parents' phones at once: together they hold no more than there is (I9).
+func TestManyHoldsAtOnceSetAsideOnlyWhatIsThere(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	b.fund(100_00)
+	var held atomic.Int64
+	var holders sync.WaitGroup
+	for i := range 25 {
+		holders.Go(func() {
+			err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+				codes, err := b.book.HoldMoney(t.Context(), tx, []ledger.Hold{{
+					Account: b.wallets[0], Amount: 10_00, Key: ledger.Key{Source: "preorder", ExternalID: strconv.Itoa(i)},
+				}})
+				if err == nil && codes[0] == ledger.CodeHeld {
+					held.Add(1)
+				}
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	holders.Wait()
+	if got := b.balance(0); held.Load() != 10 || got.Held != 100_00 || got.Available() != 0 {
+		t.Errorf("%d orders hold %s of %s", held.Load(), got.Held, got.Posted)
+	}
+	b.sound()
+}
+
 func TestHeldMoneyIsNotSpent(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 2)
@@ -127,6 +160,9 @@ func TestHeldMoneyIsNotSpent(t *testing.T) {
 	}
 	if got := b.balance(0); got.Held != 60_00 || got.Available() != 40_00 {
 		t.Errorf("balance %+v", got)
+	}
+	if got := hold(ledger.Hold{Account: b.wallets[0], Amount: 40_01, Key: key("e")}); got[0] != ledger.CodeRefused {
+		t.Errorf("held money was held once more: %v", got)
 	}
 	for _, row := range []struct {
 		entry ledger.Entry

@@ -32,7 +32,7 @@ const mutantVariable = "ZVONOK_LEDGER_MUTANT"
 
 // noticing are the tests that a mutant has to get past.
 const noticing = "^(TestVerdicts|TestThresholds|TestTheBookBehavesLikeASimpleModel|TestARepeatAnswersWithTheFirstPosting|" +
-	"TestACancelledIDIsNeverBooked|TestAClosedWalletTakesNothingButWhatIsOwed|TestHeldMoneyIsNotSpent|TestTheAccountingDay|" +
+	"TestACancelledIDIsNeverBooked|TestAClosedWalletTakesNothingButWhatIsOwed|TestHeldMoneyIsNotSpent|TestManyHoldsAtOnceSetAsideOnlyWhatIsThere|TestTheAccountingDay|" +
 	"TestAClosedDayIsSealedAndSumsUp|TestReopeningADayVoidsItsSealAndLaterOnes|TestOneIDFromManyClientsIsOneCredit|" +
 	"TestManyPurchasesAtOnceSpendOnlyWhatIsThere|TestOverlappingBatchesBookEachIDOnce|TestEachPostingIsReversedOnce|" +
 	"TestOppositeTransfersNeverDeadlock|TestFoldingLosesNothingToALongTransaction|TestFoldingStartsOverInARestoredCluster|" +
