@@ -11,7 +11,9 @@ import (
 )
 
 // limit counts the messages of each phone and day and refuses those over the
-// cap. The message that reaches it says so.
+// cap. The message that reaches it says so. News that one message will tell takes
+// one place together, and none where it joins a message that has its place and
+// still waits.
 func (t *Teller) limit(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
 	type key struct {
 		day     time.Time

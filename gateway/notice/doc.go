@@ -12,9 +12,9 @@
 //	quiet       may it wait until the quiet hours end?
 //	health      opted out, or a dead number?
 //	fallback    the recipient's next channel takes over, or has a spare ready
-//	merge       siblings through one door share one message
-//	join        or join one that still waits to be sent
-//	cap         at most so many messages to a phone a day
+//	cap         at most so many messages to a phone a day: what siblings share takes
+//	            one place, what joins a message that still waits takes none
+//	merge       siblings through one door share one message, or join one that waits
 //	render      one text per recipient, in their language
 //	enqueue     deliveries and send jobs
 //	record      what each recipient was told, or the stage's reason

@@ -24,13 +24,16 @@ type family struct {
 // message is what one or several candidates are told by.
 type message struct {
 	members []*candidate
-	capped  bool
+	capped  bool              // it says that the cap is reached, instead of the news
 	joins   *delivery.Waiting // a message of a sibling that still waits and is to tell of these, too
 	before  []words           // what that message tells of already
 	wait    time.Time         // not sent before it, so that a sibling may join; zero: at once
 }
 
 func (m *message) open() bool { return m.members[0].open() }
+
+// tells reports that the message tells its candidates' news.
+func (m *message) tells() bool { return m.open() && !m.capped }
 
 // joinReach is how far back the passes of a waiting message may lie: the day of
 // an offline reader, and more than any organisation lets a pass be news.
@@ -44,11 +47,44 @@ func (f family) key() string {
 	return fmt.Sprintf("%d:%d", f.building, f.direction)
 }
 
-// join finds for each SMS of a family the message of a sibling that is still
-// waiting to be sent, and makes that one tell of both: two facts that meet there
-// are one message, and one of the day's number. The waiting rows are locked, so
-// that their link takes them with the new text or has taken them before.
-func (t *Teller) join(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
+// plan says which candidates one message would tell: news that siblings share;
+// all others have one of their own. The cap asks it before anything is merged.
+func plan(candidates []*candidate) []*message {
+	type key struct {
+		representative access.RepresentativeID
+		channel        subscription.Channel
+		family         family
+	}
+	var messages []*message
+	shared := map[key]*message{}
+	for _, c := range candidates {
+		if !c.open() {
+			continue
+		}
+		if c.news.family == (family{}) {
+			c.group = &message{members: []*candidate{c}}
+			messages = append(messages, c.group)
+			continue
+		}
+		k := key{c.listener.Representative, c.channel, c.news.family}
+		m := shared[k]
+		// A child that came in twice is told of twice.
+		if m == nil || slices.ContainsFunc(m.members, func(o *candidate) bool { return o.news.child == c.news.child }) {
+			m = &message{}
+			shared[k] = m
+			messages = append(messages, m)
+		}
+		m.members = append(m.members, c)
+		c.group = m
+	}
+	return messages
+}
+
+// meet finds for each SMS of a family the message of a sibling that is still
+// waiting to be sent, and notes that it could tell of both: two facts that meet
+// there are one message, and one of the day's number. The waiting rows are locked,
+// so that their link takes them with the new text or has taken them before.
+func (t *Teller) meet(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
 	var (
 		siblings []*message
 		asks     []delivery.Ask
@@ -84,38 +120,56 @@ func (t *Teller) join(ctx context.Context, tx pgx.Tx, messages []*message, now t
 	for i := range told {
 		byEvent[told[i].event] = &told[i]
 	}
-	var extensions []delivery.Extension
+	joined := map[delivery.ID]bool{}
 	for i, m := range siblings {
 		w := waiting[i]
-		if w == nil {
-			continue
+		if w == nil || joined[w.ID] {
+			continue // one that has been joined already would lose what it now tells
 		}
-		m.before = m.before[:0]
+		var before []words
 		seen := map[ledger.PersonID]bool{}
 		for _, event := range w.Events {
 			if n := byEvent[event]; n != nil {
-				m.before = append(m.before, n.words)
+				before = append(before, n.words)
 				seen[n.child] = true
 			}
 		}
 		// The same child again is news of its own: it went out and came back.
 		again := slices.ContainsFunc(m.members, func(c *candidate) bool { return seen[c.news.child] })
-		if len(m.before) != len(w.Events) || again {
-			m.before = nil
+		if len(before) == len(w.Events) && !again {
+			m.joins, m.before = w, before
+			joined[w.ID] = true
+		}
+	}
+	return nil
+}
+
+// merge makes the waiting messages that are joined tell of their siblings' news,
+// too, and lets others wait for such.
+func (t *Teller) merge(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) error {
+	var extensions []delivery.Extension
+	for _, m := range messages {
+		if m.joins == nil {
 			continue
 		}
-		m.joins = w
-		extension := delivery.Extension{Stored: w.Stored}
+		extension := delivery.Extension{Stored: m.joins.Stored}
 		for _, member := range m.members {
 			extension.Events = append(extension.Events, member.news.event)
 		}
 		extension.Body, _ = t.text(m, subscription.SMS)
-		if w.Spare {
+		if m.joins.Spare {
 			extension.Spare = t.spare(m)
 		}
 		extensions = append(extensions, extension)
 	}
-	return delivery.Extend(ctx, tx, extensions)
+	if err := delivery.Extend(ctx, tx, extensions); err != nil {
+		return err
+	}
+	if err := linger(ctx, tx, messages, now); err != nil {
+		return err
+	}
+	noteMerging(messages)
+	return nil
 }
 
 // linger lets a message to a phone of several children wait for the others, as
@@ -176,42 +230,9 @@ func linger(ctx context.Context, tx pgx.Tx, messages []*message, now time.Time) 
 	return nil
 }
 
-// lingers tells whether the message might wait: it is a family's, and has not
-// joined one that waits.
+// lingers tells whether the message might wait: it is a family's, the cap has let
+// it through, and it has not joined one that waits.
 func (m *message) lingers() bool {
 	c := m.members[0]
-	return c.channel == subscription.SMS && c.news.family != (family{}) && m.joins == nil
-}
-
-// merge puts news that siblings share into one message; all other candidates
-// get one of their own.
-func merge(candidates []*candidate) []*message {
-	type key struct {
-		representative access.RepresentativeID
-		channel        subscription.Channel
-		family         family
-	}
-	var messages []*message
-	shared := map[key]*message{}
-	for _, c := range candidates {
-		if !c.open() {
-			continue
-		}
-		if c.news.family == (family{}) {
-			c.group = &message{members: []*candidate{c}}
-			messages = append(messages, c.group)
-			continue
-		}
-		k := key{c.listener.Representative, c.channel, c.news.family}
-		m := shared[k]
-		// A child that came in twice is told of twice.
-		if m == nil || slices.ContainsFunc(m.members, func(o *candidate) bool { return o.news.child == c.news.child }) {
-			m = &message{}
-			shared[k] = m
-			messages = append(messages, m)
-		}
-		m.members = append(m.members, c)
-		c.group = m
-	}
-	return messages
+	return m.tells() && c.channel == subscription.SMS && c.news.family != (family{}) && m.joins == nil
 }

@@ -18,7 +18,7 @@ import (
 // in one short text of the notice's row: a word for each stage, in the order in
 // which they were asked, which is the stage's letter and what it decided,
 //
-//	c rlegal s a f q- h m k3/30 t o
+//	c rlegal s a f q- h k3/30 m t o
 //
 // A stage without a word was not asked, since one before it said no. The words
 // are for [Story] alone; what follows from them (metrics, digests) has columns
@@ -37,15 +37,14 @@ const (
 	quietStage        stageCode = "q" // or until when it is put off
 	healthStage       stageCode = "h" // opt-out, and whether the address takes messages
 	fallbackStage     stageCode = "b" // only where there is an order of channels
-	mergeStage        stageCode = "m"
 	capStage          stageCode = "k" // the number of the message in the phone's day, and the cap
+	mergeStage        stageCode = "m"
 	digestStage       stageCode = "d" // only of news that is not told at once: the digests that tell it
 	textStage         stageCode = "t"
 	routeStage        stageCode = "o"
 )
 
-// stageNames are the stages as explain calls them, in their order. The merging
-// comes before the cap, since a message that siblings share counts once.
+// stageNames are the stages as explain calls them, in their order.
 var stageNames = []struct {
 	code   stageCode
 	name   string
@@ -59,8 +58,8 @@ var stageNames = []struct {
 	{quietStage, "quiet_hours", true},
 	{healthStage, "opt_out_and_health", true},
 	{fallbackStage, "fallback", false},
-	{mergeStage, "merge", true},
 	{capStage, "cap", true},
+	{mergeStage, "merge", true},
 	{digestStage, "digest", false},
 	{textStage, "text", true},
 	{routeStage, "route", true},
@@ -116,6 +115,7 @@ func countOutcome(sign outcome, place, limit int) outcome {
 func noteMerging(messages []*message) {
 	for _, m := range messages {
 		switch {
+		case !m.tells():
 		case m.members[0].news.family == (family{}):
 			m.decided(mergeStage, exempt)
 		case m.joins != nil:
@@ -208,7 +208,7 @@ func (c *candidate) keptBack() bool {
 // given in a zone.
 func readStages(text string, why Reason, zone *time.Location) []templates.ExplainedStage {
 	words := map[stageCode][]string{}
-	said := false // a stage said no
+	said := false // a stage said no to the news
 	for word := range strings.FieldsSeq(text) {
 		words[stageCode(word[:1])] = append(words[stageCode(word[:1])], word[1:])
 	}
@@ -229,7 +229,7 @@ func readStages(text string, why Reason, zone *time.Location) []templates.Explai
 			if said && s.Verdict == "next" {
 				s.Verdict = "taken_over"
 			}
-			said = said || s.Verdict == "refused"
+			said = said || s.Verdict == "refused" || s.Verdict == "notice"
 			list = append(list, s)
 		}
 	}

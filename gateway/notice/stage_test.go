@@ -138,6 +138,56 @@ func TestASiblingJoinsTheMessageThatStillWaits(t *testing.T) {
 	}
 }
 
+// Two messages of one batch may find the same one waiting: the second would write
+// over what the first has made it tell.
+func TestAWaitingMessageIsJoinedByOneMessageOfABatch(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.tell(b.pass("b1", morning, "petya"))
+	b.now = morning.Add(3 * time.Minute)
+	first, again := b.pass("b1", morning.Add(time.Minute), "masha"), b.pass("b1", b.now, "masha")
+	if _, err := b.teller.tellPasses(t.Context(), []door.Passed{first, again}); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "the mother's SMS", b.sentTo("79000000001"),
+		"sms 79000000001 Вход 08:15 Петя П., Маша П.", "sms 79000000001 Вход 08:18 Маша П. Баланс 0,00 р")
+}
+
+// sentTo lists the SMS to a phone.
+func (b *bench) sentTo(phone string) []string {
+	b.t.Helper()
+	return slices.DeleteFunc(b.sent(), func(m string) bool { return !strings.HasPrefix(m, "sms "+phone) })
+}
+
+// The cap is asked before anything is merged, and knows what will be: of a phone's
+// day, news that one message tells takes one place, and none where it joins one
+// that still waits.
+func TestWhatSiblingsShareTakesOnePlaceOfThePhonesDay(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE ledger.organisation SET merge_wait = '60 seconds'`)
+	b.exec(`INSERT INTO delivery.quota (day, channel, address, sent) VALUES ('2026-11-23', 'sms', '79000000001', 1)`)
+	b.tell(b.pass("b1", morning, "masha", "petya")) // the second of three
+	b.now = morning.Add(2 * time.Minute)
+	b.tell(b.pass("b2", b.now, "petya")) // the last one
+	b.now = morning.Add(3 * time.Minute)
+	b.tell(b.pass("b2", b.now, "masha")) // joins it
+	b.exec(`UPDATE delivery.delivery SET state = 'sending', attempt = 1`)
+	b.now = morning.Add(5 * time.Minute)
+	b.tell(b.pass("b1", b.now, "masha"))
+	b.now = morning.Add(7 * time.Minute)
+	b.tell(b.pass("b1", b.now, "masha", "petya"))
+	expect(t, "the mother's SMS", b.sentTo("79000000001"),
+		"sms 79000000001 Вход 08:15 Маша П., Петя П.", "sms 79000000001 Вход 08:17 Петя П., Маша П.",
+		"sms 79000000001 Лимит SMS на сегодня исчерпан. Остальное придёт в вечерней сводке")
+	var waits int
+	if err := b.pool.QueryRow(t.Context(), `
+		SELECT count(*) FROM river.river_job AS j JOIN delivery.delivery AS d ON j.args->'ids' @> to_jsonb(d.id)
+		WHERE d.body LIKE 'Лимит%' AND j.scheduled_at = d.at + interval '60 seconds'`).Scan(&waits); err != nil || waits != 0 {
+		t.Errorf("the word that the cap is reached waits for siblings (%d, %v)", waits, err)
+	}
+}
+
 func TestASiblingDoesNotJoinAMessageThatIsBeingSent(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -237,15 +237,14 @@ func (t *Teller) tell(ctx context.Context, tx pgx.Tx, facts []news) error {
 	if candidates, err = fallback(ctx, tx, candidates, now); err != nil {
 		return err
 	}
-	messages := merge(candidates)
-	if err := t.join(ctx, tx, messages, now); err != nil {
+	messages := plan(candidates)
+	if err := t.meet(ctx, tx, messages, now); err != nil {
 		return err
 	}
-	if err := linger(ctx, tx, messages, now); err != nil {
-		return err
-	}
-	noteMerging(messages)
 	if err := t.limit(ctx, tx, messages, now); err != nil {
+		return err
+	}
+	if err := t.merge(ctx, tx, messages, now); err != nil {
 		return err
 	}
 	if err := digested(ctx, tx, candidates); err != nil {
