@@ -105,6 +105,42 @@ func Audience(ctx context.Context, q pg.Querier, children []ledger.PersonID, at 
 	return listeners, nil
 }
 
+// RightsChanges is the channel of the database on which a change that may have
+// taken a right away is told as it is committed: words "c" and the id of a child,
+// "r" and that of a representative, "p" and a phone, or "*" for too many. It is
+// for who has to know of changes without asking; it is no answer to the question.
+const RightsChanges = "zvonok_rights"
+
+// NextEnds returns, for the children some right or consent around whom ends by
+// itself after a moment, when the first one does.
+func NextEnds(ctx context.Context, q pg.Querier, children []ledger.PersonID, after time.Time) (
+	map[ledger.PersonID]time.Time, error,
+) {
+	rows, err := q.Query(ctx, `
+		SELECT c.id, least(g.ends, k.ends)
+		  FROM unnest($1::bigint[]) AS c (id)
+		 CROSS JOIN LATERAL (SELECT least(min(until) FILTER (WHERE until > $2),
+		                                  min(revoked_at) FILTER (WHERE revoked_at > $2)) AS ends
+		                       FROM access.guardian WHERE child_id = c.id) g
+		 CROSS JOIN LATERAL (SELECT least(min(until) FILTER (WHERE until > $2),
+		                                  min(withdrawn_at) FILTER (WHERE withdrawn_at > $2)) AS ends
+		                       FROM access.consent WHERE child_id = c.id) k
+		 WHERE least(g.ends, k.ends) IS NOT NULL`, children, after)
+	if err != nil {
+		return nil, fmt.Errorf("ask when rights to %d children end: %w", len(children), err)
+	}
+	ends := map[ledger.PersonID]time.Time{}
+	var child ledger.PersonID
+	var end time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&child, &end}, func() error {
+		ends[child] = end
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ask when rights to %d children end: %w", len(children), err)
+	}
+	return ends, nil
+}
+
 // Child is a child that somebody may know of.
 type Child struct {
 	ID             ledger.PersonID

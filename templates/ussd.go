@@ -214,6 +214,27 @@ func join(a, b string) string {
 	return a + " " + b
 }
 
+// USSDRemembered are balances of a while ago, shown since newer ones cannot be read.
+type USSDRemembered struct {
+	Children []USSDChild // with balances and nothing else
+	At       time.Time   // when they were so
+	Now      time.Time
+}
+
+// Lines renders the balances and their time: "Маша П. 143,50 р", "На 12:40, новее пока нет". With a date when it is not
+// today's.
+func (r USSDRemembered) Lines(s Style) []string {
+	lines := make([]string, 0, len(r.Children)+1)
+	for _, c := range r.Children {
+		lines = append(lines, c.BalanceLine(s))
+	}
+	at := clock(r.At)
+	if !sameDay(r.At, r.Now) {
+		at = date(r.At) + " " + at
+	}
+	return append(lines, s.say("На ", "As of ")+at+s.say(", новее пока нет", ", nothing newer yet"))
+}
+
 // USSDMeals is what a child ate on a few days, the newest first.
 type USSDMeals struct {
 	Child Name

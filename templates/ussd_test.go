@@ -80,7 +80,11 @@ func screens(s Style) map[string][]string {
 		),
 		"19 access":         USSDCircle{Child: masha, People: []USSDPerson{{olga, true}, {long, false}}}.Lines(s),
 		"20 access, nobody": USSDCircle{Child: masha}.Lines(s),
-		"21 by SMS":         append(USSDSent{true}.Lines(s), USSDSent{false}.Lines(s)...),
+		"22 remembered": slices.Concat(
+			USSDRemembered{Children: []USSDChild{{Child: masha, Balance: usual.Balance}}, At: at("12:05"), Now: now}.Lines(s),
+			USSDRemembered{At: yesterday, Now: now}.Lines(s),
+		),
+		"21 by SMS": append(USSDSent{true}.Lines(s), USSDSent{false}.Lines(s)...),
 	}
 }
 

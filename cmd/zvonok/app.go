@@ -260,10 +260,14 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	if err != nil {
 		return nil, err
 	}
-	tree := menu.New(menu.Config{
+	tree, err := menu.New(menu.Config{
 		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
 		Log: log.With("part", "ussd"), Metrics: menu.NewMetrics(a.registry),
+		Remember: config.USSD.remember(), Journal: filepath.Join(dir, "ussd-views.journal"),
 	})
+	if err != nil {
+		return nil, err
+	}
 	proxies, err := networks("http.proxies", config.HTTP.Proxies)
 	if err != nil {
 		return nil, err

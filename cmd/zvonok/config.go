@@ -150,10 +150,22 @@ type PushConfig struct {
 // USSDConfig is the service code.
 type USSDConfig struct {
 	Code string `toml:"code"`
+	// Remember is for how long a phone may be shown again what it was shown, with its time, while the database does not
+	// answer; "0s" is never.
+	Remember string `toml:"remember"`
 	// Profiles are further ways in which USSD gateways talk, each a known one with what differs.
 	Profiles []ussd.ProfileSetting `toml:"profile"`
 	// HTTP are aggregators that call POST /ussd/http/NAME.
 	HTTP []USSDCallerConfig `toml:"http"`
+}
+
+// maxRemember keeps a balance from being shown that nobody would take for the last one.
+const maxRemember = 24 * time.Hour
+
+// remember is a setting that validate has looked at.
+func (u USSDConfig) remember() time.Duration {
+	d, _ := time.ParseDuration(u.Remember)
+	return d
 }
 
 // USSDCallerConfig is an aggregator that brings dialogues over HTTP.
@@ -268,7 +280,7 @@ func defaultConfig() Config {
 		Admin:    ListenConfig{Listen: "127.0.0.1:9090"},
 		SMPP:     SMPPConfig{Listen: "127.0.0.1:2775"},
 		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", From: "Школа <pass@example.org>"},
-		USSD:     USSDConfig{Code: "*377*888#"},
+		USSD:     USSDConfig{Code: "*377*888#", Remember: "6h"},
 		Notice:   NoticeConfig{SMSPerDay: 30},
 		Meals:    MealsConfig{CutOff: "72h", OfflineCap: "0.00"},
 		Log:      LogConfig{Format: "text", Level: "info"},
@@ -550,6 +562,9 @@ func (c *Config) validate() error {
 	}
 	if !regexp.MustCompile(`^\*[0-9]+(\*[0-9]+)*#$`).MatchString(c.USSD.Code) {
 		return fmt.Errorf("ussd.code: %q is not a service code such as *377*888#", c.USSD.Code)
+	}
+	if d, err := time.ParseDuration(c.USSD.Remember); err != nil || d < 0 || d > maxRemember {
+		return fmt.Errorf("ussd.remember: %q is not a time from 0s to 24h, such as 6h", c.USSD.Remember)
 	}
 	if err := oneOf("log.format", c.Log.Format, "text", "json"); err != nil {
 		return err

@@ -29,6 +29,7 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 		{"an address without a port", "[http]\nlisten = \"localhost\"\n", nil, []string{"http.listen", "host:port"}},
 		{"a TLS policy that does not exist", "[mail]\ntls = \"maybe\"\n", nil, []string{"mail.tls", "none, starttls, tls"}},
 		{"a service code that cannot be dialled", "[ussd]\ncode = \"377\"\n", nil, []string{"ussd.code", "*377*888#"}},
+		{"balances remembered for days", "[ussd]\nremember = \"48h\"\n", nil, []string{"ussd.remember", "48h", "6h"}},
 		{"an operator without an address", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\n", nil, []string{"operator a", "address"}},
 		{
 			"a password longer than SMPP allows", "[[operator]]\nname = \"a\"\nsystem_id = \"x\"\naddress = \"h:1\"\npassword = \"123456789\"\n",

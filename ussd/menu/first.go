@@ -171,6 +171,7 @@ func (v *visitor) summaries(ctx context.Context, children []access.Child) ([]tem
 		}
 		summaries[i] = s
 	}
+	v.shownChildren, v.shownSummaries = children, summaries
 	return summaries, nil
 }
 

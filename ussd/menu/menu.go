@@ -15,6 +15,29 @@
 //     in batches a moment later, and screens are refused when it cannot be written for long.
 //   - What a consent does not cover, visits or money, is neither read nor shown.
 //   - A key that changes something (SMS on and off, language) may be repeated without harm.
+//
+// # When the database does not answer
+//
+// With Config.Remember the balances that a phone was last shown are shown again, with their time, to a dial during which
+// the database does not answer: "as of 12:40" is better than "try later" (ussd.md section 5). What is remembered is only
+// what this process has shown to this very phone by this very link through all the questions above, so nobody learns
+// from it what he was not told before. That alone is not enough, since a withdrawal and a removal stop views at once
+// (D12, D14). So it is shown in two cases only:
+//
+//   - The database is slow, or what screens are read from is: the question of rights, which is cheap and has connections
+//     of its own, is asked and answered yes, now, for the same person and for each child. This is exact.
+//   - There is no server: it refuses connections, so nobody can change anything either. Then what was so when it went
+//     away is so still. Every change that takes a right away is told by the database at its commit
+//     (access.RightsChanges); each process hears it on a connection of its own and forgets what it concerns. What was
+//     remembered counts only if that connection was whole until the server itself closed it and the server has refused
+//     since; after a silence, a time-out, or once the server is back, everything is forgotten. Rights that end at a
+//     time by themselves are known with what is remembered. Two things stay open: a change committed in the last
+//     milliseconds before a crash may go unheard; and a network that refuses for the server, to one process of several,
+//     looks like no server. In both a phone reads once more what it has read already.
+//
+// In any other case, such as a network that swallows everything, nothing is known of rights and nothing is shown. Who
+// may not see, or of whom nothing is remembered, waits on and reads what a stranger reads, in the same time. Such views
+// are written to a file (Config.Journal) before they are shown, and to the access log when the database is back.
 package menu
 
 import (
@@ -23,6 +46,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -83,6 +107,11 @@ type Config struct {
 	Log     *slog.Logger
 	Metrics *Metrics
 	Now     func() time.Time
+	// Remember is for how long what a phone was shown may be shown again while the database does not answer; 0 is never.
+	Remember time.Duration
+	// Journal is the file that keeps the views of what was shown so until the database has them. With Remember it is
+	// required.
+	Journal string
 }
 
 // Menu shows the screens. It may be used by any number of goroutines.
@@ -90,10 +119,11 @@ type Menu struct {
 	config Config
 	views  *viewLog
 	asked  *quota
+	memory *memory // nil when nothing is remembered
 }
 
 // New makes a Menu. Its Run must be running while screens are shown.
-func New(config Config) *Menu {
+func New(config Config) (*Menu, error) {
 	if config.Read == nil {
 		config.Read = config.Pool
 	}
@@ -103,11 +133,25 @@ func New(config Config) *Menu {
 	if config.Texts == nil {
 		config.Texts = templates.Builtin
 	}
-	return &Menu{config: config, views: newViewLog(config), asked: newQuota(smsPerDay, askers)}
+	m := &Menu{config: config, views: newViewLog(config), asked: newQuota(smsPerDay, askers)}
+	if config.Remember > 0 {
+		var err error
+		if m.memory, err = newMemory(config); err != nil {
+			return nil, fmt.Errorf("remember what phones were shown: %w", err)
+		}
+	}
+	return m, nil
 }
 
-// Run writes the access log until ctx ends, and then what is left of it.
-func (m *Menu) Run(ctx context.Context) { m.views.run(ctx) }
+// Run follows the changes of rights and writes the access log until ctx ends, and then what is left of it.
+func (m *Menu) Run(ctx context.Context) {
+	var following sync.WaitGroup
+	if m.memory != nil {
+		following.Go(func() { m.memory.run(ctx) })
+	}
+	m.views.run(ctx)
+	following.Wait()
+}
 
 // visitor is who looks at a screen, and the screen's circumstances.
 type visitor struct {
@@ -115,13 +159,22 @@ type visitor struct {
 	ussd.Visit
 	who      access.Representative
 	children []access.Child
+	withheld bool // the phone may have another owner now
 	style    templates.Style
+
+	// What the first screen showed, and of whom; for the memory.
+	shownChildren  []access.Child
+	shownSummaries []templates.USSDChild
 }
 
 // Show returns the screen of a visit. It is the engine's Config.Show.
 func (m *Menu) Show(ctx context.Context, visit ussd.Visit) (ussd.Screen, error) {
 	v := &visitor{Menu: m, Visit: visit}
-	screen, err := v.screen(ctx)
+	show := v.screen
+	if m.memory != nil && asksBalance(visit) {
+		show = v.remembering
+	}
+	screen, err := show(ctx)
 	if err != nil {
 		return ussd.Screen{}, err
 	}
@@ -129,31 +182,40 @@ func (m *Menu) Show(ctx context.Context, visit ussd.Visit) (ussd.Screen, error) 
 	return screen, nil
 }
 
-func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
+// identify asks who owns the phone, and which children that person may see now.
+func (v *visitor) identify(ctx context.Context, q pg.Querier) error {
 	var err error
-	v.who, err = access.RepresentativeByPhone(ctx, v.config.Pool, v.Phone)
+	v.who, err = access.RepresentativeByPhone(ctx, q, v.Phone)
 	if err != nil && !errors.Is(err, access.ErrNoRepresentative) {
-		return ussd.Screen{}, err
+		return err
 	}
 	// Asked for an unknown phone too, so that it takes as long.
-	v.children, err = access.ChildrenOf(ctx, v.config.Pool, v.Phone, v.At)
-	if err != nil {
+	if v.children, err = access.ChildrenOf(ctx, q, v.Phone, v.At); err != nil {
+		return err
+	}
+	v.withheld, err = delivery.Recycled(ctx, q, v.Phone)
+	return err
+}
+
+// styleOf is how somebody reads.
+func (v *visitor) styleOf(who access.Representative) templates.Style {
+	return templates.Style{
+		Language: templates.Language(who.Language), Latin: v.Latin || who.Translit, Texts: v.config.Texts(),
+	}
+}
+
+func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
+	if err := v.identify(ctx, v.config.Pool); err != nil {
 		return ussd.Screen{}, err
 	}
-	recycled, err := delivery.Recycled(ctx, v.config.Pool, v.Phone)
-	if err != nil {
-		return ussd.Screen{}, err
-	}
-	if recycled {
+	if v.withheld {
 		v.config.Log.Warn("ussd: a phone that was declared dead dials; it is told nothing until its owner is confirmed",
 			"representative", v.who.ID)
 	}
-	if len(v.children) == 0 || recycled {
+	if len(v.children) == 0 || v.withheld {
 		return v.neutral(), nil
 	}
-	v.style = templates.Style{
-		Language: templates.Language(v.who.Language), Latin: v.Latin || v.who.Translit, Texts: v.config.Texts(),
-	}
+	v.style = v.styleOf(v.who)
 	switch v.Place.Name {
 	case "":
 		return v.first(ctx)

@@ -8,6 +8,8 @@ type Metrics struct {
 	waiting prometheus.Gauge
 	written prometheus.Counter
 	failed  prometheus.Counter
+	// Phones of which something is remembered.
+	remembered prometheus.Gauge
 }
 
 // NewMetrics registers the counters.
@@ -25,11 +27,15 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		failed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "zvonok_ussd_view_log_failures_total", Help: "Failed attempts to write the access log.",
 		}),
+		remembered: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "zvonok_ussd_remembered_phones",
+			Help: "Phones whose last balances could be shown again should the database not answer.",
+		}),
 	}
-	registerer.MustRegister(m.screens, m.waiting, m.written, m.failed)
+	registerer.MustRegister(m.screens, m.waiting, m.written, m.failed, m.remembered)
 	for _, screen := range []string{
 		"neutral", "summary", "balance", "visit", "meals", "visits", "movements", "account", "access", "sms", "language",
-		"by sms",
+		"by sms", "remembered",
 	} {
 		m.screens.WithLabelValues(screen)
 	}

@@ -137,11 +137,15 @@ func fill(tb testing.TB, pool *pgxpool.Pool) {
 }
 
 func plain(pool *pgxpool.Pool) *Menu {
-	return New(Config{
+	menu, err := New(Config{
 		Pool: pool, Code: "*377*888#", Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewRegistry()),
 		Send: func(context.Context, phone.Number, string) error { return nil },
 		Now:  func() time.Time { return now },
 	})
+	if err != nil {
+		panic(err)
+	}
+	return menu
 }
 
 // Issue 4, Speed: the query plan of the first screen is index-only or single-row lookups, whatever the size of history;

@@ -151,8 +151,11 @@ type stage struct {
 	session byte
 }
 
-func newStage(t *testing.T) *stage {
-	s := &stage{world: newSchool(t), replies: make(chan carrier.Reply, 16)}
+func newStage(t *testing.T) *stage { return newStageOf(t, newSchool(t)) }
+
+func newStageOf(t *testing.T, w *world) *stage {
+	t.Helper()
+	s := &stage{world: w, replies: make(chan carrier.Reply, 16)}
 	profiles, err := ussd.NewProfiles(nil)
 	s.must(err)
 	s.server, err = ussd.New(ussd.Config{

@@ -16,11 +16,13 @@ import (
 var errViewsFull = errors.New("the access log cannot be written")
 
 // viewLog writes views to the access log in batches, a moment after they were shown, so that no answer waits for it.
-// A process that is killed loses the views of that moment.
+// A process that is killed loses the views of that moment, but not those that must outlast the database's absence.
 type viewLog struct {
 	pool    *pgxpool.Pool
 	log     *slog.Logger
 	metrics *Metrics
+
+	journal *journal // of what must outlast the process; nil when nothing does
 
 	writing sync.Mutex // one flush at a time; taken before mu
 
@@ -31,7 +33,22 @@ type viewLog struct {
 }
 
 func newViewLog(config Config) *viewLog {
-	return &viewLog{pool: config.Pool, log: config.Log, metrics: config.Metrics, filled: make(chan struct{}, 1)}
+	l := &viewLog{pool: config.Pool, log: config.Log, metrics: config.Metrics, filled: make(chan struct{}, 1)}
+	if config.Remember > 0 {
+		l.journal = &journal{path: config.Journal}
+	}
+	return l
+}
+
+// outlast takes views that are kept until the database has them, whatever becomes of this process.
+func (l *viewLog) outlast(ctx context.Context, views []access.View) error {
+	l.mu.Lock()
+	ended := l.ended
+	l.mu.Unlock()
+	if ended {
+		return access.LogView(ctx, l.pool, views)
+	}
+	return l.journal.write(views)
 }
 
 // add takes views. It is an error when too many wait. Once the log has ended they are written at once.
@@ -84,7 +101,7 @@ func (l *viewLog) run(ctx context.Context) {
 	l.mu.Unlock()
 	if err := l.flush(context.WithoutCancel(ctx)); err != nil {
 		l.metrics.failed.Inc()
-		l.log.Error("ussd: views were lost", "views", len(l.waiting), "error", err)
+		l.log.Error("ussd: the access log was not written; views not written down are lost", "lost", len(l.waiting), "error", err)
 	}
 }
 
@@ -97,7 +114,7 @@ func (l *viewLog) flush(ctx context.Context) error {
 		batch := l.waiting[:min(len(l.waiting), viewsAtOnce)]
 		l.mu.Unlock()
 		if len(batch) == 0 {
-			return nil
+			return l.pour(ctx)
 		}
 		limited, cancel := context.WithTimeout(ctx, viewsTime)
 		err := access.LogView(limited, l.pool, batch)
@@ -111,4 +128,22 @@ func (l *viewLog) flush(ctx context.Context) error {
 		l.mu.Unlock()
 		l.metrics.written.Add(float64(len(batch)))
 	}
+}
+
+// pour writes what was to outlast the database's absence.
+func (l *viewLog) pour(ctx context.Context) error {
+	if l.journal == nil {
+		return nil
+	}
+	limited, cancel := context.WithTimeout(ctx, viewsTime)
+	defer cancel()
+	poured, err := l.journal.pour(limited, l.pool)
+	if err != nil {
+		return err
+	}
+	if poured > 0 {
+		l.metrics.written.Add(float64(poured))
+		l.log.Info("ussd: the views of balances shown from memory are in the access log", "views", poured)
+	}
+	return nil
 }

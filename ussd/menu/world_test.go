@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,9 @@ import (
 
 // now is when all plays begin: Thursday 15 May 2025, 12:30 in Moscow.
 var now = time.Date(2025, time.May, 15, 12, 30, 0, 0, moscow())
+
+// remember is for how long the menu of the plays may show again what it has shown.
+const remember = 6 * time.Hour
 
 func moscow() *time.Location {
 	zone, err := time.LoadLocation("Europe/Moscow")
@@ -55,15 +59,16 @@ type world struct {
 	phones   map[phone.Number]access.RepresentativeID
 	serial   int64
 
-	menu *Menu
-	mu   sync.Mutex
-	sent []string // SMS that were asked for
+	menu    *Menu
+	journal string
+	mu      sync.Mutex
+	sent    []string // SMS that were asked for
 }
 
-func newWorld(tb testing.TB) *world {
+func newWorld(tb testing.TB, pool *pgxpool.Pool) *world {
 	tb.Helper()
 	w := &world{
-		TB: tb, pool: pgtest.New(tb), people: map[string]ledger.PersonID{},
+		TB: tb, pool: pool, people: map[string]ledger.PersonID{},
 		wallets: map[string]ledger.AccountID{}, phones: map[phone.Number]access.RepresentativeID{},
 	}
 	jobs, err := river.NewClient(riverpgxv5.New(w.pool), &river.Config{Schema: pg.RiverSchema})
@@ -77,7 +82,8 @@ func newWorld(tb testing.TB) *world {
 		VALUES ('s-1', 'school', 'Школа', 'Школа', 'kp', 'Europe/Moscow') RETURNING id`)
 	w.building = one[ledger.BuildingID](w, `
 		INSERT INTO ledger.building (code, organisation_id, address) VALUES ('b-1', $1, 'Улица, 1') RETURNING id`, w.school)
-	w.menu = New(Config{
+	w.journal = filepath.Join(tb.TempDir(), "views.journal")
+	w.menu, err = New(Config{
 		Pool: w.pool, Code: "*377*888#",
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
 		Now: func() time.Time { return now },
@@ -87,7 +93,9 @@ func newWorld(tb testing.TB) *world {
 			w.sent = append(w.sent, string(to)+": "+text)
 			return nil
 		},
+		Remember: remember, Journal: w.journal,
 	})
+	w.must(err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.menu.Run(ctx) }()
@@ -234,8 +242,11 @@ const (
 )
 
 // newSchool is the world of the plays.
-func newSchool(tb testing.TB) *world {
-	w := newWorld(tb)
+func newSchool(tb testing.TB) *world { return newSchoolOn(tb, pgtest.New(tb)) }
+
+func newSchoolOn(tb testing.TB, pool *pgxpool.Pool) *world {
+	tb.Helper()
+	w := newWorld(tb, pool)
 	w.child("Маша", "Петрова")
 	w.child("Петя", "Петров")
 	w.child("Вася", "Петров")

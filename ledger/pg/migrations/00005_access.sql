@@ -211,6 +211,41 @@ AS $$
 $$;
 -- +goose StatementEnd
 
+-- What may have taken a right away is told when it is committed, to whoever must
+-- know without asking (access.RightsChanges). What only gives rights is not: rows
+-- of guardian and consent that are new.
+-- +goose StatementBegin
+CREATE FUNCTION access.tell_children() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+DECLARE
+    children bigint[] := ARRAY(SELECT DISTINCT child_id FROM changed LIMIT 501);
+BEGIN
+    IF cardinality(children) > 500 THEN -- a message holds 8000 octets
+        PERFORM pg_notify('zvonok_rights', '*');
+    ELSIF cardinality(children) > 0 THEN
+        PERFORM pg_notify('zvonok_rights', 'c' || array_to_string(children, ' c'));
+    END IF;
+    RETURN NULL;
+END
+$$;
+CREATE FUNCTION access.tell_representative() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    PERFORM pg_notify('zvonok_rights', 'r' || new.id);
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER told AFTER UPDATE ON access.guardian
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION access.tell_children();
+CREATE TRIGGER told AFTER UPDATE ON access.consent
+    REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION access.tell_children();
+CREATE TRIGGER told AFTER UPDATE ON access.representative
+    FOR EACH ROW WHEN (old.phone IS DISTINCT FROM new.phone OR old.erased_at IS DISTINCT FROM new.erased_at)
+    EXECUTE FUNCTION access.tell_representative();
+
 -- Kinds of identifiers are a list (R17): a new one is a row here.
 CREATE TABLE access.card_kind (
     code text PRIMARY KEY CHECK (code ~ '^[a-z][a-z_]{0,31}$')

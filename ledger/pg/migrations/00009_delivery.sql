@@ -247,6 +247,24 @@ CREATE TABLE delivery.address (
 	PRIMARY KEY (channel, address)
 );
 
+-- A phone that counts as dead may change hands: whoever dials it has no right any
+-- more to what its owner saw (access.RightsChanges).
+-- +goose StatementBegin
+CREATE FUNCTION delivery.tell_dead() RETURNS trigger
+	LANGUAGE plpgsql
+AS $$
+BEGIN
+	PERFORM pg_notify('zvonok_rights', 'p' || new.address);
+	RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE TRIGGER told_new AFTER INSERT ON delivery.address
+	FOR EACH ROW WHEN (new.channel = 'sms' AND new.suppressed_at IS NOT NULL) EXECUTE FUNCTION delivery.tell_dead();
+CREATE TRIGGER told AFTER UPDATE ON delivery.address
+	FOR EACH ROW WHEN (new.channel = 'sms' AND new.suppressed_at IS DISTINCT FROM old.suppressed_at)
+	EXECUTE FUNCTION delivery.tell_dead();
+
 -- Messages per address and day, for the cap (notices.md).
 CREATE TABLE delivery.quota (
 	day     date     NOT NULL,
