@@ -732,8 +732,11 @@ func TestTopUpsAndCorrectionsAreAnnounced(t *testing.T) {
 	b.must(err)
 	for _, fact := range facts {
 		got = append(got, fact.EventIDs...)
-		if day := today.Truncate(24 * time.Hour); !fact.From.Equal(day) || !fact.To.Equal(day) {
-			t.Errorf("the job bounds the days %s to %s", fact.From, fact.To)
+		var from, to time.Time // not the test's day: midnight is where the organisation is
+		b.must(b.pool.QueryRow(t.Context(), `SELECT min(booking_day), max(booking_day) FROM ledger.posting WHERE event_id = ANY($1)`,
+			fact.EventIDs).Scan(&from, &to))
+		if !fact.From.Equal(from) || !fact.To.Equal(to) {
+			t.Errorf("the job bounds the days %s to %s, its postings %s to %s", fact.From, fact.To, from, to)
 		}
 	}
 	if want := []int64{int64(entries[0].Event), int64(more[0].Event), int64(more[1].Event)}; !slices.Equal(got, want) {
