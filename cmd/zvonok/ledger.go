@@ -5,7 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
+	"os/user"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,6 +48,46 @@ func (c *console) withBook(ctx context.Context, work func(ctx context.Context, t
 	})
 }
 
+// decided is who an entry of the accountants is put down to. A name can be typed
+// by anybody, so the system's account under which it was typed is kept with it.
+type decided struct {
+	By string `required:"" placeholder:"NAME" help:"Who decides, by name: a refund needs two. It is kept, with the system's account it was typed under."`
+}
+
+func (d decided) who() (string, error) { return whoOr(d.By, "--by: give the name of who decides") }
+
+// maxName is how many letters the name of who decides may have.
+const maxName = 64
+
+// whoOr returns a name and the account of the system, as in "Olga (os:root)": the
+// account alone when there is no name, unless that is wrong with the words of without.
+func whoOr(name, without string) (string, error) {
+	name = strings.Join(strings.Fields(name), " ")
+	account := "os:unknown"
+	if u, err := user.Current(); err == nil {
+		account = "os:" + u.Username
+	}
+	if account == "os:root" && os.Getenv("SUDO_USER") != "" {
+		account = "os:" + os.Getenv("SUDO_USER")
+	}
+	account = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, account)
+	account = strings.ToValidUTF8(account[:min(len(account), 48)], "")
+	switch {
+	case name == "" && without != "":
+		return "", usageError{errors.New(without)}
+	case name == "":
+		return account, nil
+	case utf8.RuneCountInString(name) > maxName || strings.ContainsFunc(name, unicode.IsControl) || strings.Contains(name, " (os:"):
+		return "", usageError{fmt.Errorf("--by: a name has 1 to %d letters", maxName)}
+	}
+	return name + " (" + account + ")", nil
+}
+
 // parseDay reads a date of the command line.
 func parseDay(flag, text string) (time.Time, error) {
 	day, err := time.Parse(time.DateOnly, text)
@@ -58,7 +103,7 @@ type ledgerVerifyCommand struct {
 
 func (l *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		report, err := ledger.Verify(ctx, d.pool, topup.Checks()...)
+		report, err := ledger.Verify(ctx, d.pool, bookChecks()...)
 		if err != nil {
 			return err
 		}
@@ -120,12 +165,16 @@ type ledgerResolveCommand struct {
 	answering
 	ID  int64  `arg:"" help:"The line's id, as breaks lists it."`
 	How string `required:"" enum:"written_off,reversed,agreed" help:"written_off books the difference as a loss or gain, reversed takes our payment back, agreed changes nothing."`
-	By  string `required:"" help:"Who decides; it is kept."`
+	decided
 }
 
 func (l *ledgerResolveCommand) Run(ctx context.Context, c *console) error {
+	by, err := l.who()
+	if err != nil {
+		return err
+	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
-		if err := topup.ResolveBreak(ctx, tx, book, l.ID, topup.Resolution(l.How), l.By, time.Now()); err != nil {
+		if err := topup.ResolveBreak(ctx, tx, book, l.ID, topup.Resolution(l.How), by, time.Now()); err != nil {
 			return err
 		}
 		return l.print(c, map[string]any{"id": l.ID, "how": l.How}, "line %d: %s", l.ID, l.How)
@@ -164,11 +213,16 @@ type ledgerReleaseCommand struct {
 	Partner string `required:"" help:"Whose payment it is."`
 	Txn     string `required:"" help:"The bank's id of the payment."`
 	Account string `required:"" help:"The account it was meant for. Back to who paid goes a refund."`
+	decided
 }
 
 func (l *ledgerReleaseCommand) Run(ctx context.Context, c *console) error {
+	by, err := l.who()
+	if err != nil {
+		return err
+	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
-		order := topup.Release{Partner: l.Partner, Txn: l.Txn, Account: l.Account}
+		order := topup.Release{Partner: l.Partner, Txn: l.Txn, Account: l.Account, By: by}
 		if err := topup.ReleasePayment(ctx, tx, book, order, time.Now()); err != nil {
 			return err
 		}
@@ -190,12 +244,16 @@ type refundAskCommand struct {
 	Txn     string `help:"The bank's id of a payment in suspense." xor:"of"`
 	Sum     string `help:"Roubles; without it all there is."`
 	Reason  string `required:"" help:"Why; it is kept."`
-	By      string `required:"" help:"Who asks; somebody else has to pay it."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	decided
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 func (r *refundAskCommand) Run(ctx context.Context, c *console) error {
-	ask := topup.RefundAsk{Partner: r.Partner, Account: r.Account, Txn: r.Txn, Reason: r.Reason, By: r.By}
+	by, err := r.who()
+	if err != nil {
+		return err
+	}
+	ask := topup.RefundAsk{Partner: r.Partner, Account: r.Account, Txn: r.Txn, Reason: r.Reason, By: by}
 	if r.Sum != "" {
 		var err error
 		if ask.Amount, err = roubles("sum", r.Sum); err != nil {
@@ -220,13 +278,17 @@ func (r *refundAskCommand) Run(ctx context.Context, c *console) error {
 
 type refundPayCommand struct {
 	answering
-	ID int64  `arg:"" help:"The refund's id."`
-	By string `required:"" help:"Who pays it; not who asked."`
+	ID int64 `arg:"" help:"The refund's id."`
+	decided
 }
 
 func (r *refundPayCommand) Run(ctx context.Context, c *console) error {
+	by, err := r.who()
+	if err != nil {
+		return err
+	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
-		if err := topup.PayRefund(ctx, tx, book, r.ID, r.By, time.Now()); err != nil {
+		if err := topup.PayRefund(ctx, tx, book, r.ID, by, time.Now()); err != nil {
 			return err
 		}
 		return r.print(c, map[string]any{"id": r.ID, "state": "paid"}, "refund %d: paid", r.ID)
@@ -235,13 +297,17 @@ func (r *refundPayCommand) Run(ctx context.Context, c *console) error {
 
 type refundDeclineCommand struct {
 	answering
-	ID int64  `arg:"" help:"The refund's id."`
-	By string `required:"" help:"Who declines it."`
+	ID int64 `arg:"" help:"The refund's id."`
+	decided
 }
 
 func (r *refundDeclineCommand) Run(ctx context.Context, c *console) error {
+	by, err := r.who()
+	if err != nil {
+		return err
+	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
-		if err := topup.DeclineRefund(ctx, tx, r.ID, r.By, time.Now()); err != nil {
+		if err := topup.DeclineRefund(ctx, tx, r.ID, by, time.Now()); err != nil {
 			return err
 		}
 		return r.print(c, map[string]any{"id": r.ID, "state": "declined"}, "refund %d: declined", r.ID)
@@ -276,11 +342,15 @@ func (r *refundListCommand) Run(ctx context.Context, c *console) error {
 
 type ledgerCloseCommand struct {
 	Through string `required:"" help:"The last day to close, as in 2026-11-22."`
-	By      string `required:"" help:"Who does it; it is kept."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	decided
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 func (l *ledgerCloseCommand) Run(ctx context.Context, c *console) error {
+	by, err := l.who()
+	if err != nil {
+		return err
+	}
 	through, err := parseDay("--through", l.Through)
 	if err != nil {
 		return err
@@ -289,7 +359,7 @@ func (l *ledgerCloseCommand) Run(ctx context.Context, c *console) error {
 		return usageError{fmt.Errorf("--through: %s is not over everywhere", l.Through)}
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		days, err := ledger.CloseDays(ctx, d.pool, through, l.By)
+		days, err := ledger.CloseDays(ctx, d.pool, through, by)
 		if err != nil {
 			return err
 		}
@@ -306,18 +376,25 @@ func (l *ledgerCloseCommand) Run(ctx context.Context, c *console) error {
 
 type ledgerReopenCommand struct {
 	answering
-	Day    string `arg:"" help:"The first day to open again."`
-	By     string `required:"" help:"Who does it; it is kept."`
+	Day string `arg:"" help:"The first day to open again."`
+	decided
 	Reason string `required:"" help:"Why; it is kept."`
 }
 
 func (l *ledgerReopenCommand) Run(ctx context.Context, c *console) error {
+	by, err := l.who()
+	if err != nil {
+		return err
+	}
+	if strings.TrimSpace(l.Reason) == "" {
+		return usageError{errors.New("--reason: say why; it is kept")}
+	}
 	day, err := parseDay("DAY", l.Day)
 	if err != nil {
 		return err
 	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
-		if err := ledger.ReopenDay(ctx, tx, day, l.By, l.Reason); err != nil {
+		if err := ledger.ReopenDay(ctx, tx, day, by, l.Reason); err != nil {
 			return err
 		}
 		return l.print(c, map[string]any{"first_open": l.Day}, "%s and all later days are open again; the gateway closes them at night", l.Day)
@@ -399,11 +476,15 @@ type ledgerMoveCommand struct {
 	Person string `arg:"" help:"The child's person_id of the registry."`
 	To     string `required:"" help:"The org_id of the school it goes to."`
 	Group  string `help:"Its class or group there."`
-	By     string `required:"" help:"Who does it; it is kept."`
-	JSON   bool   `name:"json" help:"Print JSON."`
+	decided
+	JSON bool `name:"json" help:"Print JSON."`
 }
 
 func (l *ledgerMoveCommand) Run(ctx context.Context, c *console) error {
+	by, err := l.who()
+	if err != nil {
+		return err
+	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
 		people, err := ledger.PeopleByCode(ctx, tx, []string{l.Person})
 		if err != nil {
@@ -421,7 +502,7 @@ func (l *ledgerMoveCommand) Run(ctx context.Context, c *console) error {
 		if !known {
 			return fmt.Errorf("there is no organisation %q in the register", l.To)
 		}
-		freed, err := meal.NewCanteen(book, nil).Move(ctx, tx, person, to, l.Group, l.By)
+		freed, err := meal.NewCanteen(book, nil).Move(ctx, tx, person, to, l.Group, by)
 		if err != nil {
 			return err
 		}

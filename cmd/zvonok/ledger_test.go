@@ -111,9 +111,9 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	if out := o.does("ledger", "suspense"); !strings.Contains(out, "unknown") || !strings.Contains(out, "1 payments, 70.00") {
 		t.Errorf("in suspense is\n%s", out)
 	}
-	o.fails("there is no account", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", "00000000")
-	o.does("ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account)
-	o.fails("it is released", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account)
+	o.fails("there is no account", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", "00000000", "--by", "olga")
+	o.does("ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account, "--by", "olga")
+	o.fails("it is released", "ledger", "release", "--partner", "mkb", "--txn", "12", "--account", account, "--by", "olga")
 	if out := o.does("ledger", "suspense", "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("in suspense is %s", out)
 	}
@@ -128,12 +128,46 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	number := fmt.Sprint(asked.ID)
-	o.fails("two persons", "ledger", "refund", "pay", number, "--by", "olga")
-	if out := o.does("ledger", "refund", "list"); !strings.Contains(out, "paid twice") {
+	for _, same := range []string{"olga", " Olga "} {
+		o.fails("two persons", "ledger", "refund", "pay", number, "--by", same)
+	}
+	if out := o.does("ledger", "refund", "list"); !strings.Contains(out, "paid twice") || !strings.Contains(out, "olga (os:") {
 		t.Errorf("the refunds are\n%s", out)
 	}
 	o.does("ledger", "refund", "pay", number, "--by", "pavel")
 	o.fails("waits for a decision", "ledger", "refund", "decline", number, "--by", "pavel")
+
+	// Whatever is decided is put down to somebody.
+	for _, args := range [][]string{
+		{"resolve", "1", "--how", "agreed"},
+		{"release", "--partner", "mkb", "--txn", "12", "--account", account},
+		{"refund", "pay", number},
+		{"refund", "decline", number},
+		{"close", "--through", "2026-01-01"},
+		{"reopen", "2026-01-01", "--reason", "x"},
+		{"move", person, "--to", other},
+	} {
+		for _, by := range [][]string{nil, {"--by", ""}, {"--by", "  "}, {"--by", strings.Repeat("я", 65)}, {"--by", "x\x1b[2J"}, {"--by", "olga (os:pavel)"}} {
+			if out, stderr, code := zvonok(t, o.url, append(append([]string{"ledger"}, args...), by...)...); code != exitUsage {
+				t.Errorf("%v %q: exit %d %s%s", args, by, code, out, stderr)
+			}
+		}
+	}
+	var releasedBy, takenBy string
+	o.read(`SELECT y.released_by, f.taken_by FROM topup.payment y, topup.registry_file f WHERE y.released_by IS NOT NULL`, &releasedBy, &takenBy)
+	if !strings.HasPrefix(releasedBy, "olga (os:") || !strings.HasPrefix(takenBy, "os:") {
+		t.Errorf("kept are %q and %q", releasedBy, takenBy)
+	}
+
+	// The bank sends a corrected file.
+	corrected := filepath.Join(t.TempDir(), "corrected.txt")
+	if err := os.WriteFile(corrected, []byte(strings.Replace(text, ";t1\nT", ";t2\nT", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o.fails("--replaces 1", "ledger", "reconcile", "--partner", "mkb", corrected)
+	if out := o.does("ledger", "reconcile", "--partner", "mkb", corrected, "--replaces", "1", "--by", "olga"); !strings.Contains(out, "in the place of number 1") {
+		t.Errorf("the corrected file says\n%s", out)
+	}
 
 	// A sale of the day before yesterday, then the days are closed.
 	book := ledger.NewBook(nil)
@@ -178,7 +212,7 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	o.fails("outside organisation", "ledger", "move", person, "--to", other, "--by", "olga")
 	today := time.Now().In(book.Zone).Format(time.DateOnly)
 	if out := o.does("report", "moves", "--from", today, "--format", "csv"); !strings.Contains(out, account+","+home+","+other) ||
-		!strings.Contains(out, "390.00,olga") {
+		!strings.Contains(out, "390.00,olga (os:") {
 		t.Errorf("the moves are\n%s", out)
 	}
 	if out := o.does("ledger", "verify"); !strings.HasPrefix(out, "ok") {

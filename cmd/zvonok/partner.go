@@ -124,12 +124,21 @@ func (p *partnerListCommand) Run(ctx context.Context, c *console) error {
 }
 
 type ledgerReconcileCommand struct {
-	Partner string `required:"" help:"Whose registry it is."`
-	File    string `arg:"" type:"existingfile" help:"The registry file."`
-	JSON    bool   `name:"json" help:"Print JSON."`
+	Partner  string `required:"" help:"Whose registry it is."`
+	File     string `arg:"" type:"existingfile" help:"The registry file."`
+	Replaces int    `placeholder:"NUMBER" help:"The file corrects number NUMBER of the same day and is taken in its place: what was settled by that one is taken back, and nothing is credited twice."`
+	By       string `help:"Who brings it; it is kept. Default: the user of the system."`
+	JSON     bool   `name:"json" help:"Print JSON."`
 }
 
 func (l *ledgerReconcileCommand) Run(ctx context.Context, c *console) error {
+	if l.Replaces < 0 {
+		return usageError{errors.New("--replaces: must be the number of a file")}
+	}
+	by, err := whoOr(l.By, "")
+	if err != nil {
+		return err
+	}
 	file, err := os.Open(l.File)
 	if err != nil {
 		return err
@@ -141,7 +150,7 @@ func (l *ledgerReconcileCommand) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		report, err := topup.Reconcile(ctx, d.pool, ledger.NewBook(jobs), l.Partner,
-			topup.File{Name: filepath.Base(l.File), Data: file}, time.Now())
+			topup.File{Name: filepath.Base(l.File), Data: file, By: by, Replaces: l.Replaces}, time.Now())
 		if bad, ok := errors.AsType[*topup.BadRegistry](err); ok {
 			return l.printBad(c, bad)
 		}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"zvonok/gateway/notice"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/topup"
@@ -88,7 +90,7 @@ func closeBooks(
 	}); err != nil {
 		return err
 	}
-	report, done, err := ledger.VerifyOnce(ctx, pool, topup.Checks()...)
+	report, done, err := ledger.VerifyOnce(ctx, pool, bookChecks()...)
 	if err != nil {
 		return err
 	}
@@ -100,6 +102,9 @@ func closeBooks(
 	}
 	return nil
 }
+
+// bookChecks are the invariants of the books that are about tables of other packages.
+func bookChecks() []ledger.Check { return slices.Concat(topup.Checks(), notice.Checks()) }
 
 // Periods of what runs beside.
 const (

@@ -319,7 +319,7 @@ func TestMoneyForAnAccountThatIsNoLongerOpenGoesToTheSuspenseAccount(t *testing.
 	// A person finds out whose it is.
 	release := func(txn, account string) error {
 		return pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
-			return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: txn, Account: account}, c.clock.now())
+			return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: txn, Account: account, By: "staff-1"}, c.clock.now())
 		})
 	}
 	c.must(release("1", second))

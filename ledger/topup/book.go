@@ -440,12 +440,17 @@ type Release struct {
 	Txn     string
 	// Account is the number of the account it was meant for.
 	Account string
+	// By is who says so; it is kept.
+	By string
 }
 
 // ReleasePayment moves a payment from the suspense account to the account it was
 // meant for; back to who paid it goes a refund (AskRefund). It is booked once: a
 // second release of the same payment, and one that cannot be, is an error.
 func ReleasePayment(ctx context.Context, tx pgx.Tx, book *ledger.Book, r Release, now time.Time) error {
+	if err := checkWho(r.By); err != nil {
+		return fmt.Errorf("release a payment: %w", err)
+	}
 	p, err := findPartner(ctx, tx, r.Partner)
 	if err != nil {
 		return fmt.Errorf("release a payment: %w", err)
@@ -459,6 +464,11 @@ func ReleasePayment(ctx context.Context, tx pgx.Tx, book *ledger.Book, r Release
 		return fmt.Errorf("release payment %s of %s: there is no account %q", r.Txn, r.Partner, r.Account)
 	}
 	if _, err := releasePayment(ctx, tx, book, p, r.Txn, w.Account, now); err != nil {
+		return fmt.Errorf("release payment %s of %s: %w", r.Txn, r.Partner, err)
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE topup.payment SET released_by = $3, released_at = $4 WHERE partner_id = $1 AND txn_id = $2`,
+		int64(p.ID), r.Txn, r.By, now); err != nil {
 		return fmt.Errorf("release payment %s of %s: %w", r.Txn, r.Partner, err)
 	}
 	return nil

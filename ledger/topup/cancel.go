@@ -119,7 +119,7 @@ func (e *Endpoints) takeBack(ctx context.Context, tx pgx.Tx, p *Partner, y kept)
 	var settled bool
 	if err := tx.QueryRow(ctx, `
 		SELECT EXISTS (SELECT FROM topup.registry_line
-		                WHERE event_id = $1 AND state NOT IN ('duplicate', 'ledger_only')
+		                WHERE event_id = $1 AND state NOT IN ('duplicate', 'ledger_only', 'replaced')
 		                   OR event_id = $1 AND state = 'ledger_only' AND resolution = 'written_off')`,
 		int64(y.event)).Scan(&settled); err != nil {
 		return answer{}, fmt.Errorf("look for the registry's line of event %d: %w", y.event, err)

@@ -49,15 +49,18 @@ const (
 	LedgerOnly State = "ledger_only"
 	// RepeatedLine: a line before it, in this file or an earlier one, was this payment.
 	RepeatedLine State = "duplicate"
+	// Replaced: the file was taken anew, corrected; the line counts for nothing.
+	Replaced State = "replaced"
 )
 
-// States returns all states.
+// States returns the states of lines that count.
 func States() []State {
 	return []State{Matched, OtherDay, AmountDiffers, AccountDiffers, BankOnly, LedgerOnly, RepeatedLine}
 }
 
-// ErrTaken says that this registry was taken before: the same bytes, or the
-// same number of the same day.
+// ErrTaken says that this registry was taken before: the same bytes, the same
+// number of the same day or, of a layout that has no numbers, payments of a file
+// of that day.
 var ErrTaken = errors.New("this registry was taken before")
 
 // Tally is how many lines are in a state, and their sum (of LedgerOnly: ours).
@@ -88,13 +91,15 @@ type Break struct {
 
 // Report is what a registry came to.
 type Report struct {
-	Partner string       `json:"partner"`
-	File    string       `json:"file"`
-	Day     time.Time    `json:"day"`
-	Number  int          `json:"number"`
-	Lines   int          `json:"lines"`
-	Total   money.Amount `json:"total"`
-	Tallies []Tally      `json:"tallies"`
+	Partner string    `json:"partner"`
+	File    string    `json:"file"`
+	Day     time.Time `json:"day"`
+	Number  int       `json:"number"`
+	// Replaces is the number of the file in whose place it was taken; 0 for none.
+	Replaces int          `json:"replaces,omitempty"`
+	Lines    int          `json:"lines"`
+	Total    money.Amount `json:"total"`
+	Tallies  []Tally      `json:"tallies"`
 	// Suspense counts the late credits that went to the suspense account.
 	Suspense int `json:"suspense"`
 	// Open lists up to a thousand breaks of this file; OpenCount counts them all.
@@ -124,8 +129,12 @@ func (b Break) MarshalJSON() ([]byte, error) {
 // WriteTo prints the report as a table.
 func (r Report) WriteTo(w io.Writer) (int64, error) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %s, number %d: %d payments of %s\n",
-		r.Partner, r.Day.Format(time.DateOnly), r.Number, r.Lines, r.Total)
+	replaces := ""
+	if r.Replaces != 0 {
+		replaces = fmt.Sprintf(", in the place of number %d", r.Replaces)
+	}
+	fmt.Fprintf(&b, "%s, %s, number %d%s: %d payments of %s\n",
+		r.Partner, r.Day.Format(time.DateOnly), r.Number, replaces, r.Lines, r.Total)
 	for _, t := range r.Tallies {
 		fmt.Fprintf(&b, "  %-16s %8d %16s\n", t.State, t.Count, t.Sum)
 	}
@@ -148,6 +157,11 @@ type File struct {
 	// Name is that of the file, without its folder's.
 	Name string
 	Data io.Reader
+	// By is who brings it; it is kept.
+	By string
+	// Replaces is the number of a file of the same day that this one corrects: it
+	// is taken in its place. 0 means that it comes beside all others.
+	Replaces int
 }
 
 // Reconcile holds a partner's registry against the books, in one transaction.
@@ -156,7 +170,13 @@ type File struct {
 // files for two days. What the file says the bank took is booked as settled.
 //
 // A file that was taken before is ErrTaken, one that cannot be read is a
-// *BadRegistry; neither changes anything.
+// *BadRegistry; neither changes anything. A bank that has sent a wrong file sends
+// a corrected one of the same day, which replaces it: what was booked as settled
+// for the first is taken back, its lines count no more, and the payments that it
+// brought stay where they are until the corrected file has claimed them or they
+// are in dispute. A bank that sends a day in parts numbers them; where its layout
+// has no numbers, a further file of a day gets the next one as long as it repeats
+// no payment of the files before.
 func Reconcile(
 	ctx context.Context, pool *pgxpool.Pool, book *ledger.Book, partner string, file File, now time.Time,
 ) (Report, error) {
@@ -166,6 +186,11 @@ func Reconcile(
 	}
 	if len(data) > maxRegistry {
 		return Report{}, fmt.Errorf("reconcile: the file has more than %d bytes", maxRegistry)
+	}
+	if file.By != "" || file.Replaces != 0 {
+		if err := checkWho(file.By); err != nil {
+			return Report{}, fmt.Errorf("reconcile: %w", err)
+		}
 	}
 	p, err := findPartner(ctx, pool, partner)
 	if err != nil {
@@ -177,7 +202,7 @@ func Reconcile(
 	}
 	var report Report
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		report, err = reconcile(ctx, tx, book, p, file.Name, r, now)
+		report, err = reconcile(ctx, tx, book, p, file, r, now)
 		return err
 	})
 	if err != nil {
@@ -187,9 +212,9 @@ func Reconcile(
 }
 
 func reconcile(
-	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, name string, r bankRegistry, now time.Time,
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, from File, r bankRegistry, now time.Time,
 ) (Report, error) {
-	report := Report{Partner: p.Name, File: name, Day: r.day, Number: r.number, Lines: len(r.lines), Total: r.total}
+	report := Report{Partner: p.Name, File: from.Name, Day: r.day, Replaces: from.Replaces, Lines: len(r.lines), Total: r.total}
 	if _, err := tx.Exec(ctx, `SELECT set_config('statement_timeout', $1, true)`,
 		fmt.Sprint(reconcileTimeout.Milliseconds())); err != nil {
 		return report, fmt.Errorf("begin: %w", err)
@@ -197,17 +222,34 @@ func reconcile(
 	if err := lockRegistries(ctx, tx, p); err != nil {
 		return report, err
 	}
-	file, payee, err := enterFile(ctx, tx, p, name, r, now)
+	payee, err := payeeOf(ctx, tx, p, r)
 	if err != nil {
 		return report, err
 	}
 	if err := stage(ctx, tx, r); err != nil {
 		return report, err
 	}
+	replaced, err := replacedFile(ctx, tx, p, payee, from, r)
+	if err != nil {
+		return report, err
+	}
+	if r.number, err = numberOf(ctx, tx, p, payee, from, r); err != nil {
+		return report, err
+	}
+	report.Number = r.number
+	file, err := enterFile(ctx, tx, p, payee, from, r, replaced, now)
+	if err != nil {
+		return report, err
+	}
+	if replaced != 0 {
+		if err := withdraw(ctx, tx, book, p, replaced, now); err != nil {
+			return report, err
+		}
+	}
 	if report.Suspense, err = creditLate(ctx, tx, book, p, now); err != nil {
 		return report, err
 	}
-	if err := judge(ctx, tx, p, file, payee, r, now); err != nil {
+	if err := judge(ctx, tx, p, file, payee, replaced, r, now); err != nil {
 		return report, err
 	}
 	if err := settle(ctx, tx, book, p, file, r, now); err != nil {
@@ -231,33 +273,193 @@ func lockRegistries(ctx context.Context, tx pgx.Tx, p *Partner) error {
 	return nil
 }
 
+// payeeOf returns the code of the payee that the file is of, or ”.
+func payeeOf(ctx context.Context, tx pgx.Tx, p *Partner, r bankRegistry) (payee string, err error) {
+	if r.inn == "" {
+		return "", nil
+	}
+	err = tx.QueryRow(ctx, `SELECT code FROM ledger.payee WHERE inn = $1 AND payment_code = ANY ($2) ORDER BY code`,
+		r.inn, p.PaymentCodes).Scan(&payee)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", &BadRegistry{Found: 1, Problems: []Problem{{1, "the tax number is of no payee of this partner"}}}
+	}
+	if err != nil {
+		return "", fmt.Errorf("find the payee: %w", err)
+	}
+	return payee, nil
+}
+
+// replacedFile finds the file in whose place this one is taken; 0 when it replaces none.
+func replacedFile(ctx context.Context, tx pgx.Tx, p *Partner, payee string, from File, r bankRegistry) (file int64, err error) {
+	if from.Replaces == 0 {
+		return 0, nil
+	}
+	var same bool
+	err = tx.QueryRow(ctx, `
+		SELECT id, sha256 = $5 FROM topup.registry_file
+		 WHERE partner_id = $1 AND payee_code = $2 AND day = $3 AND number = $4 AND state <> 'replaced'`,
+		int64(p.ID), payee, r.day, from.Replaces, r.hash[:]).Scan(&file, &same)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return 0, fmt.Errorf("there is no file number %d of %s to replace", from.Replaces, r.day.Format(time.DateOnly))
+	case err != nil:
+		return 0, fmt.Errorf("find the file to replace: %w", err)
+	case same:
+		return 0, fmt.Errorf("%w: it is the very file that it is to replace", ErrTaken)
+	}
+	return file, nil
+}
+
+// numberOf returns the file's number within its day. A layout has none: the file
+// takes that of the one it replaces, or the next one after those that it does not
+// touch. One that repeats their payments may be a corrected file or a mistake,
+// which only a person can tell.
+func numberOf(ctx context.Context, tx pgx.Tx, p *Partner, payee string, from File, r bankRegistry) (int, error) {
+	if p.Layout == nil {
+		return r.number, nil
+	}
+	if from.Replaces != 0 {
+		return from.Replaces, nil
+	}
+	var last, repeats, of int
+	var taken bool
+	if err := tx.QueryRow(ctx, `
+		SELECT coalesce(max(f.number), 0), coalesce(sum(l.repeats), 0)::integer,
+		       coalesce(min(f.number) FILTER (WHERE l.repeats > 0), 0), coalesce(bool_or(f.sha256 = $4), false)
+		  FROM topup.registry_file f
+		  CROSS JOIN LATERAL (SELECT count(*) AS repeats
+		                        FROM topup_incoming i
+		                        JOIN topup.registry_line l ON l.file_id = f.id AND l.txn_id = i.txn_id
+		                       WHERE l.line IS NOT NULL) AS l
+		 WHERE f.partner_id = $1 AND f.payee_code = $2 AND f.day = $3 AND f.state <> 'replaced'`,
+		int64(p.ID), payee, r.day, r.hash[:]).Scan(&last, &repeats, &of, &taken); err != nil {
+		return 0, fmt.Errorf("number the file: %w", err)
+	}
+	switch {
+	case taken:
+		return 0, ErrTaken
+	case repeats > 0:
+		return 0, fmt.Errorf("%w: %d of its payments are in number %d of %s; if it corrects that file, take it in its place (--replaces %d)",
+			ErrTaken, repeats, of, r.day.Format(time.DateOnly), of)
+	}
+	return last + 1, nil
+}
+
 // enterFile writes the file's row, which no other file may have.
 func enterFile(
-	ctx context.Context, tx pgx.Tx, p *Partner, name string, r bankRegistry, now time.Time,
-) (id int64, payee string, err error) {
-	if r.inn != "" {
-		err := tx.QueryRow(ctx, `SELECT code FROM ledger.payee WHERE inn = $1 AND payment_code = ANY ($2) ORDER BY code`,
-			r.inn, p.PaymentCodes).Scan(&payee)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return 0, "", &BadRegistry{Found: 1, Problems: []Problem{{1, "the tax number is of no payee of this partner"}}}
-		}
-		if err != nil {
-			return 0, "", fmt.Errorf("find the payee: %w", err)
+	ctx context.Context, tx pgx.Tx, p *Partner, payee string, from File, r bankRegistry, replaced int64, now time.Time,
+) (id int64, err error) {
+	if replaced != 0 { // it gives its number up first
+		if _, err := tx.Exec(ctx, `UPDATE topup.registry_file SET state = 'replaced', replaced_at = $2 WHERE id = $1`,
+			replaced, now); err != nil {
+			return 0, fmt.Errorf("replace a file: %w", err)
 		}
 	}
 	err = tx.QueryRow(ctx, `
-		INSERT INTO topup.registry_file (partner_id, name, sha256, payee_code, day, number, received_at, lines, total, state)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'parsed')
+		INSERT INTO topup.registry_file (partner_id, name, sha256, payee_code, day, number, received_at, lines, total, state, taken_by)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'parsed', $10)
 		ON CONFLICT DO NOTHING
 		RETURNING id`,
-		int64(p.ID), clip(name), r.hash[:], payee, r.day, r.number, now, len(r.lines), int64(r.total)).Scan(&id)
+		int64(p.ID), clip(from.Name), r.hash[:], payee, r.day, r.number, now, len(r.lines), int64(r.total), from.By).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, "", ErrTaken
+		return 0, takenBefore(ctx, tx, p, r)
 	}
 	if err != nil {
-		return 0, "", fmt.Errorf("enter the file: %w", err)
+		return 0, fmt.Errorf("enter the file: %w", err)
 	}
-	return id, payee, nil
+	if replaced != 0 {
+		if _, err := tx.Exec(ctx, `UPDATE topup.registry_file SET replaced_by = $2 WHERE id = $1`, replaced, id); err != nil {
+			return 0, fmt.Errorf("replace a file: %w", err)
+		}
+	}
+	return id, nil
+}
+
+// takenBefore says of a file with the number of another what may be done.
+func takenBefore(ctx context.Context, tx pgx.Tx, p *Partner, r bankRegistry) error {
+	var same bool
+	if err := tx.QueryRow(ctx, `
+		SELECT EXISTS (SELECT FROM topup.registry_file WHERE partner_id = $1 AND sha256 = $2 AND state <> 'replaced')`,
+		int64(p.ID), r.hash[:]).Scan(&same); err != nil {
+		return fmt.Errorf("look for the file: %w", err)
+	}
+	if same {
+		return ErrTaken
+	}
+	return fmt.Errorf("%w, number %d of %s with other contents; if this one corrects it, take it in its place (--replaces %d)",
+		ErrTaken, r.number, r.day.Format(time.DateOnly), r.number)
+}
+
+// withdraw takes back what a replaced file has booked as settled and written off.
+// Its lines count no more, and what earlier files were found to have forgotten
+// by them is forgotten again.
+func withdraw(ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, file int64, now time.Time) error {
+	var claimed int
+	if err := tx.QueryRow(ctx, `
+		SELECT count(*)
+		  FROM topup.registry_line l
+		  JOIN topup.registry_line c ON c.event_id = l.event_id AND c.state NOT IN ('duplicate', 'ledger_only', 'replaced')
+		 WHERE l.file_id = $1 AND l.state = 'ledger_only' AND l.resolution = 'written_off'`, file).Scan(&claimed); err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	if claimed > 0 {
+		return fmt.Errorf("%d payments that the file to be replaced had not were written off, and a later file has them: settle the lines of this one by hand", claimed)
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT 'registry/' || $2, f.id::text, f.id::text FROM topup.registry_file f WHERE f.id = $1 AND f.event_id IS NOT NULL
+		UNION ALL
+		SELECT 'resolve/' || $2, l.id::text, 'line-' || l.id
+		  FROM topup.registry_line l
+		 WHERE l.file_id = $1 AND l.resolution = 'written_off'`, file, p.Name)
+	if err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (ledger.Entry, error) {
+		e := ledger.Entry{Kind: ledger.Reversal, Source: "replaced/" + p.Name, OccurredAt: now}
+		err := row.Scan(&e.Reverses.Source, &e.Reverses.ExternalID, &e.ExternalID)
+		return e, err
+	})
+	if err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	for from := 0; from < len(entries); from += postChunk {
+		chunk := entries[from:min(from+postChunk, len(entries))]
+		events, err := ledger.NextEventIDs(ctx, tx, len(chunk))
+		if err != nil {
+			return err
+		}
+		for i := range chunk {
+			chunk[i].Event = events[i]
+		}
+		verdicts, err := book.Post(ctx, tx, chunk)
+		if err != nil {
+			return err
+		}
+		for i, v := range verdicts {
+			if v.Code != ledger.CodePosted {
+				return fmt.Errorf("withdraw a file: take %s of %s back: the book says %s", chunk[i].Reverses.ExternalID, chunk[i].Reverses.Source, v.Code)
+			}
+		}
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE topup.registry_line m
+		   SET open = true, resolution = NULL, resolved_by = NULL, resolved_at = NULL
+		  FROM topup.registry_line c
+		 WHERE c.file_id = $1 AND c.state NOT IN ('duplicate', 'ledger_only')
+		   AND m.event_id = c.event_id AND m.file_id <> $1 AND m.state = 'ledger_only' AND m.resolution = 'carried_over'`, file); err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE topup.registry_file f
+		   SET state = 'matched'
+		 WHERE f.partner_id = $1 AND f.state = 'closed'
+		   AND EXISTS (SELECT FROM topup.registry_line l WHERE l.file_id = f.id AND l.open)`, int64(p.ID)); err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `UPDATE topup.registry_line SET state = 'replaced', open = false WHERE file_id = $1`, file); err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	return nil
 }
 
 // stage copies the lines to where statements can reach them.
@@ -316,10 +518,13 @@ func creditLate(ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, n
 	return suspense, nil
 }
 
-// judge gives each line its state, and finds what the file should have had. All
-// its payments are there by now; one that a registry brought and no line has
-// claimed yet was brought by this file.
-func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string, r bankRegistry, now time.Time) error {
+// judge gives each line its state, and finds what the file should have had, also
+// of the payments of a file that it replaces. All its payments are there by now.
+// One that was cancelled, or written off because a file had it not, is nothing of
+// ours any more.
+func judge(
+	ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string, replaced int64, r bankRegistry, now time.Time,
+) error {
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO topup.registry_line (file_id, line, event_id, txn_id, at, amount, fee, difference, account, terminal,
 		                                 state, open, resolution, resolved_by, resolved_at)
@@ -334,15 +539,19 @@ func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string,
 		  FROM (SELECT i.*, y.event_id, o.ours, y.day AS our_day,
 		               CASE WHEN row_number() OVER (PARTITION BY i.txn_id ORDER BY i.line) > 1 OR c.event_id IS NOT NULL
 		                        THEN 'duplicate'
-		                    WHEN y.origin = 'registry' THEN 'bank_only'
 		                    WHEN o.ours <> i.amount THEN 'amount_differs'
 		                    WHEN y.account <> i.account THEN 'account_differs'
+		                    WHEN y.origin = 'registry' THEN 'bank_only'
 		                    WHEN y.day <> $3::date THEN 'other_day'
 		                    ELSE 'matched' END AS state
 		          FROM topup_incoming i
 		          JOIN topup.payment y ON y.partner_id = $1 AND y.txn_id = i.txn_id
-		          CROSS JOIN LATERAL (SELECT CASE WHEN y.state = 'cancelled' THEN 0 ELSE y.amount END AS ours) AS o
-		          LEFT JOIN topup.registry_line c ON c.event_id = y.event_id AND c.state NOT IN ('duplicate', 'ledger_only')) AS j
+		          LEFT JOIN topup.registry_line m
+		            ON m.event_id = y.event_id AND m.state = 'ledger_only' AND m.resolution = 'written_off'
+		          CROSS JOIN LATERAL (SELECT CASE WHEN y.state = 'cancelled' OR m.event_id IS NOT NULL THEN 0
+		                                          ELSE y.amount END AS ours) AS o
+		          LEFT JOIN topup.registry_line c
+		            ON c.event_id = y.event_id AND c.state NOT IN ('duplicate', 'ledger_only', 'replaced')) AS j
 		 ORDER BY j.line`, int64(p.ID), file, r.day, now); err != nil {
 		return fmt.Errorf("judge the lines: %w", err)
 	}
@@ -352,9 +561,12 @@ func judge(ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string,
 		SELECT $2, y.event_id, y.txn_id, y.bank_at, 0, 0, y.amount, y.account, y.terminal, 'ledger_only', true,
 		       $3::date + $5::integer
 		  FROM topup.payment y
-		 WHERE y.partner_id = $1 AND y.day = $3 AND ($4 = '' OR y.payee_code = $4) AND y.state <> 'cancelled'
-		   AND NOT EXISTS (SELECT FROM topup.registry_line c WHERE c.event_id = y.event_id AND c.state <> 'duplicate')
-		 ORDER BY y.event_id`, int64(p.ID), file, r.day, payee, holdDays); err != nil {
+		 WHERE y.partner_id = $1 AND y.state <> 'cancelled'
+		   AND (y.day = $3 AND ($4 = '' OR y.payee_code = $4)
+		        OR y.event_id = ANY (ARRAY(SELECT l.event_id FROM topup.registry_line l WHERE l.file_id = $6)))
+		   AND NOT EXISTS (SELECT FROM topup.registry_line c
+		                    WHERE c.event_id = y.event_id AND c.state NOT IN ('duplicate', 'replaced'))
+		 ORDER BY y.event_id`, int64(p.ID), file, r.day, payee, holdDays, replaced); err != nil {
 		return fmt.Errorf("look for payments the file has not: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
@@ -403,7 +615,7 @@ func closeFiles(ctx context.Context, tx pgx.Tx, p *Partner) error {
 		  FROM (SELECT f.id, CASE WHEN EXISTS (SELECT FROM topup.registry_line l WHERE l.file_id = f.id AND l.open)
 		                          THEN 'matched' ELSE 'closed' END AS state
 		          FROM topup.registry_file f
-		         WHERE f.partner_id = $1 AND f.state <> 'closed') AS n
+		         WHERE f.partner_id = $1 AND f.state NOT IN ('closed', 'replaced')) AS n
 		 WHERE f.id = n.id AND f.state <> n.state`, int64(p.ID)); err != nil {
 		return fmt.Errorf("close files: %w", err)
 	}
@@ -498,6 +710,9 @@ func ResolveBreak(
 func resolveBreak(
 	ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, how Resolution, who string, now time.Time,
 ) error {
+	if err := checkWho(who); err != nil {
+		return err
+	}
 	var partner string
 	if err := tx.QueryRow(ctx, `
 		SELECT p.name

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,9 +16,9 @@ import (
 	"zvonok/ledger/pg"
 )
 
-// maxWho bounds who asks and decides, and maxReason why, in bytes.
+// maxWho bounds who asks and decides, in letters, and maxReason why, in bytes.
 const (
-	maxWho    = 64
+	maxWho    = 128
 	maxReason = 400
 )
 
@@ -34,7 +36,8 @@ type RefundAsk struct {
 	Amount money.Amount
 	// Reason is for the auditor.
 	Reason string
-	// By is who asks: a name or number of a member of staff.
+	// By is who asks: a name or number of a member of staff. The account of the
+	// system under which it was given may follow: "Olga (os:olga)".
 	By string
 }
 
@@ -60,11 +63,19 @@ var ErrSamePerson = errors.New("a refund needs two persons: somebody else than w
 // ErrNoRefund says that no refund of this id waits for a decision.
 var ErrNoRefund = errors.New("no refund of this id waits for a decision")
 
+// checkWho refuses what an auditor could not read as somebody's name.
 func checkWho(who string) error {
-	if strings.TrimSpace(who) == "" || len(who) > maxWho {
-		return fmt.Errorf("who does it has 1 to %d bytes", maxWho)
+	if nameOf(who) == "" || utf8.RuneCountInString(who) > maxWho || strings.ContainsFunc(who, unicode.IsControl) {
+		return fmt.Errorf("who does it is a name of 1 to %d letters", maxWho)
 	}
 	return nil
+}
+
+// nameOf is the name in who someone is, as names are compared: without the
+// system's account behind it, in small letters and without doubled spaces.
+func nameOf(who string) string {
+	name, _, _ := strings.Cut(who, " (os:")
+	return strings.ReplaceAll(strings.ToLower(strings.Join(strings.Fields(name), " ")), "ё", "е")
 }
 
 // AskRefund notes that money is to go back, and books nothing. An account or a
@@ -163,7 +174,7 @@ func payRefund(ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, by s
 		return ErrNoRefund
 	case err != nil:
 		return err
-	case strings.EqualFold(strings.TrimSpace(asked), strings.TrimSpace(by)):
+	case nameOf(asked) == nameOf(by):
 		return ErrSamePerson
 	}
 	p, err := findPartner(ctx, tx, partner)

@@ -266,9 +266,8 @@ func TestADifferentSumIsWrittenOff(t *testing.T) {
 		return topup.ResolveBreak(t.Context(), tx, c.book, report.Open[0].ID, topup.WrittenOff, "staff-1", c.clock.now())
 	})
 	c.sound()
-	if n := c.count(`SELECT sum(CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END)
-	                   FROM topup.partner b JOIN ledger.posting p ON b.clearing_id IN (p.debit_id, p.credit_id) WHERE b.name = 'mkb'`); n != 0 {
-		t.Errorf("the clearing account holds %d kopecks", n)
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
 	}
 }
 
@@ -349,6 +348,191 @@ func TestABanksOwnRegistryIsReadByItsLayout(t *testing.T) {
 		t.Error("a file whose name tells no day was taken")
 	}
 	c.sound()
+
+	// The rest of the day comes in a second file, which repeats nothing.
+	second := strings.NewReplacer("\t11\t", "\t13\t", "\t12\t", "\t14\t").Replace(agent)
+	report, err = c.reconcile("agent", "AGENT_20261121.txt", second)
+	c.must(err)
+	if report.Number != 2 || report.Tally(topup.BankOnly).Count != 2 {
+		t.Errorf("the second file of the day: %+v", report)
+	}
+	// A file that repeats a payment of the day is a corrected one or a mistake: a person says so.
+	corrected := strings.NewReplacer("Total:\t2\t150.00", "Total:\t1\t100.00", "21.11.2026\t23:59:59\t12\t12000014\t50.00\n", "").Replace(agent)
+	for _, text := range []string{corrected, agent + "\n", agent, second} {
+		if _, err := c.reconcile("agent", "AGENT_20261121.txt", text); !errors.Is(err, topup.ErrTaken) {
+			t.Errorf("a file with payments of an earlier one: %v", err)
+		}
+	}
+	c.sound()
+	report, err = c.replace("agent", "AGENT_20261121.txt", corrected, 1)
+	c.must(err)
+	if report.Number != 1 || report.Tally(topup.BankOnly).Count != 1 || report.Tally(topup.LedgerOnly).Count != 1 || report.OpenCount != 1 {
+		t.Errorf("the corrected file: %+v", report)
+	}
+	c.sound()
+}
+
+// replace takes a corrected registry in the place of a number of its day.
+func (c *city) replace(partner, name, text string, number int) (topup.Report, error) {
+	c.Helper()
+	return topup.Reconcile(c.Context(), c.pool, c.book, partner, topup.File{
+		Name: name, Data: strings.NewReader(text), By: "olga (os:root)", Replaces: number,
+	}, c.clock.now())
+}
+
+// clearing is what a partner's clearing account holds.
+func (c *city) clearing(partner string) money.Amount {
+	c.Helper()
+	return money.Amount(c.count(`SELECT coalesce(sum(CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END), 0)
+	                   FROM topup.partner b JOIN ledger.posting p ON b.clearing_id IN (p.debit_id, p.credit_id) WHERE b.name = '` + partner + `'`))
+}
+
+// A bank's first file of a day is wrong in every way, and its second one right:
+// nothing is credited or settled twice, and what the first had made open is not.
+func TestACorrectedRegistryTakesThePlaceOfTheWrongOne(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	for i := range 4 {
+		c.ask(osmpPay("mkb", fmt.Sprint(i+1), example, "100.00"))
+	}
+	c.clock.add(24 * time.Hour)
+	c.ask(osmpPay("mkb", "9", second, "30.00")) // of the next day
+	wrong := newSheet("mkb", yesterday, 1)
+	wrong.line("1", yesterdayAt, example, 100_00) // right
+	wrong.line("2", yesterdayAt, example, 90_00)  // another sum
+	wrong.line("3", yesterdayAt, second, 100_00)  // another account
+	wrong.line("5", yesterdayAt, second, 70_00)   // was never paid
+	wrong.line("6", yesterdayAt, second, 80_00)   // was paid, and never asked
+	first, err := c.reconcile("mkb", "one.txt", wrong.String())
+	c.must(err)
+	if first.OpenCount != 3 || first.Tally(topup.BankOnly).Count != 2 {
+		t.Fatalf("the wrong file: %+v", first)
+	}
+	for _, b := range first.Open {
+		if b.State == topup.AmountDiffers {
+			c.must(c.resolve(b.ID, topup.WrittenOff))
+		}
+	}
+	c.sound()
+	right := newSheet("mkb", yesterday, 1)
+	for _, txn := range []string{"1", "2", "3", "4"} {
+		right.line(txn, yesterdayAt, example, 100_00)
+	}
+	right.line("6", yesterdayAt, second, 80_00)
+	if _, err := c.reconcile("mkb", "two.txt", right.String()); !errors.Is(err, topup.ErrTaken) {
+		t.Errorf("without a word it is taken: %v", err)
+	}
+	if _, err := c.replace("mkb", "two.txt", wrong.String(), 1); !errors.Is(err, topup.ErrTaken) {
+		t.Errorf("the file in its own place: %v", err)
+	}
+	if _, err := c.replace("mkb", "two.txt", right.String(), 2); err == nil || !strings.Contains(err.Error(), "no file number 2") {
+		t.Errorf("in the place of a file that there is not: %v", err)
+	}
+	if _, err := topup.Reconcile(t.Context(), c.pool, c.book, "mkb", topup.File{
+		Name: "two.txt", Data: strings.NewReader(right.String()), Replaces: 1,
+	}, c.clock.now()); err == nil {
+		t.Error("nobody in particular replaced a file")
+	}
+	c.sound()
+	report, err := c.replace("mkb", "two.txt", right.String(), 1)
+	c.must(err)
+	if report.Tally(topup.Matched).Count != 4 || report.Tally(topup.BankOnly).Count != 1 ||
+		report.OpenCount != 1 || report.Open[0].Txn != "5" || report.Open[0].State != topup.LedgerOnly {
+		t.Errorf("the right file: %+v", report)
+	}
+	c.sound()
+	// What the wrong file brought is taken back by hand, as the bank never had it.
+	if got := c.wallet(second).Posted; got != 30_00+70_00+80_00 {
+		t.Errorf("before that the wallet has %s", got)
+	}
+	c.must(c.resolve(report.Open[0].ID, topup.Reversed))
+	if got := c.wallet(second).Posted; got != 30_00+80_00 {
+		t.Errorf("the wallet has %s", got)
+	}
+	if got := c.clearing("mkb"); got != 30_00 {
+		t.Errorf("the clearing account holds %s, of the next day's payment", got)
+	}
+	if list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now()); err != nil || len(list) != 0 {
+		t.Errorf("open are %+v, %v", list, err)
+	}
+	if n := c.count(`SELECT count(*) FROM topup.registry_file WHERE taken_by = 'olga (os:root)' AND state = 'closed'`); n != 1 {
+		t.Errorf("%d files are kept with who brought them", n)
+	}
+	// The wrong one may be right after all, or come once more by mistake: only in the place of the other.
+	if _, err := c.reconcile("mkb", "one.txt", wrong.String()); !errors.Is(err, topup.ErrTaken) {
+		t.Errorf("the wrong file again: %v", err)
+	}
+	c.sound()
+}
+
+// What an earlier file had not, the wrong file had and the corrected one has not
+// is open again.
+func TestAPaymentThatACorrectedRegistryHasNotIsForgottenAgain(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.clock.add(24 * time.Hour)
+	_, err := c.reconcile("mkb", "one.txt", newSheet("mkb", yesterday, 1).String())
+	c.must(err)
+	c.clock.add(24 * time.Hour)
+	next := newSheet("mkb", "2026-11-23", 1)
+	next.line("1", "2026-11-22T23:59:59+03:00", example, 100_00)
+	_, err = c.reconcile("mkb", "two.txt", next.String())
+	c.must(err)
+	breaks := func() (txns []string) {
+		list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now())
+		c.must(err)
+		for _, b := range list {
+			txns = append(txns, b.Txn)
+		}
+		return txns
+	}
+	if got := breaks(); len(got) != 0 {
+		t.Errorf("open are %v", got)
+	}
+	_, err = c.replace("mkb", "three.txt", newSheet("mkb", "2026-11-23", 1).String(), 1)
+	c.must(err)
+	if got := breaks(); len(got) != 1 || got[0] != "1" {
+		t.Errorf("open are %v", got)
+	}
+	if got := c.clearing("mkb"); got != 100_00 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	c.sound()
+}
+
+// A payment that was written off because a registry had it not, and that a later
+// one has after all, is money of the bank's that the books know nothing of.
+func TestAPaymentWrittenOffTooSoonIsOpenWhenItsRegistryComes(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.clock.add(24 * time.Hour)
+	report, err := c.reconcile("mkb", "one.txt", newSheet("mkb", yesterday, 1).String())
+	c.must(err)
+	c.must(c.resolve(report.Open[0].ID, topup.WrittenOff))
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	c.sound()
+	c.clock.add(24 * time.Hour)
+	next := newSheet("mkb", "2026-11-23", 1)
+	next.line("1", "2026-11-22T23:59:59+03:00", example, 100_00)
+	report, err = c.reconcile("mkb", "two.txt", next.String())
+	c.must(err)
+	if len(report.Open) != 1 || report.Open[0].State != topup.AmountDiffers || report.Open[0].Ours != 0 {
+		t.Fatalf("the later file: %+v", report)
+	}
+	c.sound()
+	// The first file cannot be taken back under it.
+	if _, err := c.replace("mkb", "three.txt", newSheet("mkb", yesterday, 1).String()+"\n", 1); err == nil {
+		t.Error("a file was replaced whose written-off payment a later file has")
+	}
+	c.must(c.resolve(report.Open[0].ID, topup.WrittenOff))
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	c.sound()
 }
 
 // I13 names what was tampered with.
@@ -371,10 +555,13 @@ func TestTheVerificationFindsATamperedPayment(t *testing.T) {
 		"a line that vanished":    `DELETE FROM topup.registry_line`,
 		"a line's state":          `UPDATE topup.registry_line SET state = 'other_day', open = true`,
 		"a file's sum":            `UPDATE topup.registry_file SET total = total + 1`,
+		"a file's day":            `UPDATE topup.registry_file SET day = day - 1`,
+		"a line open for nothing": `UPDATE topup.registry_line SET open = true; UPDATE topup.registry_file SET state = 'matched'`,
+		"money from nowhere":      `UPDATE ledger.posting SET source = 'x' WHERE kind = 'settlement'`,
 	} {
 		tx, err := owner.Begin(t.Context())
 		c.must(err)
-		_, err = tx.Exec(t.Context(), tamper)
+		_, err = tx.Exec(t.Context(), `SET LOCAL session_replication_role = replica; `+tamper)
 		c.must(err)
 		found := 0
 		for _, check := range topup.Checks() {
@@ -466,7 +653,7 @@ func TestMoneyThatARegistryMissesGoesBackOnce(t *testing.T) {
 
 	// The first is released to a wallet, the second is paid back to the payer.
 	c.inTx(func(tx pgx.Tx) error {
-		return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: "1", Account: example}, c.clock.now())
+		return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: "1", Account: example, By: "staff-1"}, c.clock.now())
 	})
 	refund, err := c.askRefund(topup.RefundAsk{Partner: "mkb", Txn: "2", Reason: "r", By: "olga"})
 	c.must(err)

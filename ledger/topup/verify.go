@@ -4,16 +4,62 @@ import "zvonok/ledger"
 
 // Checks returns the statements that hold payments and registries against the
 // book: invariant I13. They are given to ledger.Verify.
+//
+// A day is the bank's: a payment belongs to the day of the registry that has it,
+// and the settlement that the registry leads to belongs to that day too, although
+// it is booked on a later one. The equation holds of every day, closed or not.
 func Checks() []ledger.Check {
 	return []ledger.Check{{
 		Names: []string{"I13"},
 		Says: "A payment is one posting; each line of a registry is in the state that its payment says; " +
-			"a bank's clearing account holds exactly what is not settled.",
+			"what a bank's clearing account holds of a day are that day's open lines and the payments no registry " +
+			"has come for, and nothing but refunds moves it beside them.",
 		Query: `
 			WITH booked AS (
 				SELECT b.id AS partner_id, p.ext_id, p.event_id, p.amount, p.booking_day, p.credit_id
 				  FROM topup.partner b
 				  JOIN ledger.posting p ON p.source = 'bank/' || b.name
+			), payment AS (
+				-- Its day is that of the file that has it or, before all, of the file that
+				-- had it not when that was settled; without a file it is its own.
+				SELECT y.partner_id, y.txn_id, y.amount, y.state, c.event_id AS claimed, m.event_id AS missed,
+				       CASE WHEN m.resolution IN ('written_off', 'reversed') THEN m.day ELSE coalesce(c.day, m.day, y.day) END AS day
+				  FROM topup.payment y
+				  LEFT JOIN (SELECT l.event_id, f.day
+				               FROM topup.registry_line l
+				               JOIN topup.registry_file f ON f.id = l.file_id
+				              WHERE l.state NOT IN ('duplicate', 'ledger_only', 'replaced')) AS c ON c.event_id = y.event_id
+				  LEFT JOIN (SELECT l.event_id, l.resolution, f.day
+				               FROM topup.registry_line l
+				               JOIN topup.registry_file f ON f.id = l.file_id
+				              WHERE l.state = 'ledger_only') AS m ON m.event_id = y.event_id
+			), paper AS (
+				-- What may move a clearing account, and of which day of the bank's it is.
+				SELECT y.partner_id, v.prefix || b.name AS source, y.txn_id AS ext_id, y.day
+				  FROM payment y
+				  JOIN topup.partner b ON b.id = y.partner_id
+				 CROSS JOIN (VALUES ('bank/'), ('cancel/')) AS v (prefix)
+				UNION ALL
+				SELECT f.partner_id, v.prefix || b.name, f.id::text, f.day
+				  FROM topup.registry_file f
+				  JOIN topup.partner b ON b.id = f.partner_id
+				 CROSS JOIN (VALUES ('registry/'), ('replaced/')) AS v (prefix)
+				UNION ALL
+				SELECT f.partner_id, v.prefix || b.name, v.kind || l.id, f.day
+				  FROM topup.registry_line l
+				  JOIN topup.registry_file f ON f.id = l.file_id
+				  JOIN topup.partner b ON b.id = f.partner_id
+				 CROSS JOIN (VALUES ('resolve/', ''), ('replaced/', 'line-')) AS v (prefix, kind)
+				 WHERE l.resolution = 'written_off'
+			), moved AS MATERIALIZED (
+				SELECT b.id AS partner_id, b.name, p.id, p.source, p.ext_id, p.booking_day, k.day,
+				       CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END AS amount
+				  FROM topup.partner b
+				  JOIN (SELECT p.debit_id AS clearing_id, p.* FROM ledger.posting p WHERE p.debit_ver IS NULL
+				        UNION ALL
+				        SELECT p.credit_id, p.* FROM ledger.posting p WHERE p.credit_ver IS NULL) AS p
+				    ON p.clearing_id = b.clearing_id
+				  LEFT JOIN paper k ON k.partner_id = b.id AND k.source = p.source AND k.ext_id = p.ext_id
 			)
 			SELECT 'I13', k.booking_day,
 			       format('the posting %s of partner %s has no payment, or another one', k.ext_id, k.partner_id)
@@ -39,6 +85,9 @@ func Checks() []ledger.Check {
 			    OR l.state = 'bank_only' AND y.origin <> 'registry'
 			    OR l.state = 'ledger_only' AND (l.amount <> 0 OR l.difference <> y.amount)
 			    OR l.state = 'duplicate' AND l.difference <> -l.amount
+			    OR (l.state = 'replaced') <> (f.state = 'replaced')
+			    OR l.open AND l.state IN ('matched', 'bank_only')
+			    OR NOT l.open AND l.resolution IS NULL AND l.state IN ('amount_differs', 'account_differs', 'ledger_only', 'duplicate')
 			UNION ALL
 			SELECT 'I13', f.day, format('file %s says %s lines of %s, has %s of %s and settled %s', f.id, f.lines, f.total,
 			                            l.lines, l.total, coalesce(p.amount, 0))
@@ -47,18 +96,28 @@ func Checks() []ledger.Check {
 			                        FROM topup.registry_line l WHERE l.file_id = f.id) AS l
 			  LEFT JOIN ledger.posting p ON p.event_id = f.event_id
 			 WHERE l.lines <> f.lines OR l.total <> f.total OR coalesce(p.amount, 0) <> f.total
-			    OR f.state = 'parsed' OR (f.state = 'closed') <> (l.open = 0)
+			    OR f.state = 'parsed' OR f.state <> 'replaced' AND (f.state = 'closed') <> (l.open = 0)
 			UNION ALL
-			SELECT 'I13', NULL::date, format('the clearing account of partner %s holds %s and should hold %s', b.id, c.holds, y.paid - f.settled)
-			  FROM topup.partner b
-			  CROSS JOIN LATERAL (SELECT coalesce(sum(CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END), 0)::bigint AS holds
-			                        FROM ledger.posting p
-			                       WHERE b.clearing_id IN (p.debit_id, p.credit_id)
-			                         AND p.source IN ('bank/' || b.name, 'cancel/' || b.name, 'registry/' || b.name)) AS c
-			  CROSS JOIN LATERAL (SELECT coalesce(sum(y.amount), 0)::bigint AS paid
-			                        FROM topup.payment y WHERE y.partner_id = b.id AND y.state <> 'cancelled') AS y
-			  CROSS JOIN LATERAL (SELECT coalesce(sum(f.total), 0)::bigint AS settled
-			                        FROM topup.registry_file f WHERE f.partner_id = b.id) AS f
-			 WHERE c.holds <> y.paid - f.settled`,
+			SELECT 'I13', p.booking_day, format('posting %s (%s of %s) moves the clearing account of partner %s, and none of its papers says so',
+			                                    p.id, p.ext_id, p.source, p.partner_id)
+			  FROM moved p
+			 WHERE p.day IS NULL AND p.source NOT IN ('refund/' || p.name, 'release/' || p.name)
+			UNION ALL
+			SELECT 'I13', coalesce(c.day, o.day),
+			       format('the clearing account of partner %s holds %s of this day, its open lines and payments without a line are %s',
+			              coalesce(c.partner_id, o.partner_id), coalesce(c.holds, 0), coalesce(o.open, 0))
+			  FROM (SELECT partner_id, day, sum(amount) AS holds FROM moved WHERE day IS NOT NULL GROUP BY partner_id, day) AS c
+			  FULL JOIN (SELECT u.partner_id, u.day, sum(u.amount) AS open
+			               FROM (SELECT f.partner_id, f.day, l.difference AS amount
+			                       FROM topup.registry_line l
+			                       JOIN topup.registry_file f ON f.id = l.file_id
+			                      WHERE l.open
+			                     UNION ALL
+			                     SELECT y.partner_id, y.day, y.amount
+			                       FROM payment y
+			                      WHERE y.state <> 'cancelled' AND y.claimed IS NULL AND y.missed IS NULL) AS u
+			              GROUP BY u.partner_id, u.day) AS o
+			    ON o.partner_id = c.partner_id AND o.day = c.day
+			 WHERE coalesce(c.holds, 0) <> coalesce(o.open, 0)`,
 	}}
 }

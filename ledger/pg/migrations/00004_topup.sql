@@ -76,16 +76,21 @@ CREATE TABLE topup.payment (
     state         text NOT NULL CHECK (state IN ('credited', 'suspense', 'released', 'cancelled')),
     -- Why it went to the suspense account.
     reason        text NOT NULL CHECK (reason IN ('', 'closed', 'left', 'payee', 'unknown', 'amount')),
+    -- Who moved it out of the suspense account to a wallet.
+    released_by   text CHECK (released_by <> '' AND length(released_by) <= 128),
+    released_at   timestamptz,
     -- What the bank was told, and what it is told again; null when that is the same.
     answer        bytea NOT NULL,
     repeat_answer bytea,
     PRIMARY KEY (partner_id, txn_id),
-    CHECK ((reason = '') = (wallet_id IS NOT NULL))
+    CHECK ((reason = '') = (wallet_id IS NOT NULL)),
+    CHECK (released_by IS NULL OR state = 'released'),
+    CHECK ((released_by IS NULL) = (released_at IS NULL))
 );
 CREATE INDEX payment_day ON topup.payment (partner_id, day);
 CREATE INDEX payment_suspense ON topup.payment (booked_at) WHERE state = 'suspense';
 GRANT SELECT, INSERT ON topup.payment TO zvonok_app;
-GRANT UPDATE (state, reason, wallet_id) ON topup.payment TO zvonok_app;
+GRANT UPDATE (state, reason, wallet_id, released_by, released_at) ON topup.payment TO zvonok_app;
 
 -- Money that is to go back to who paid it, out of a wallet or, with a txn_id,
 -- out of the suspense account, through the partner's clearing account. One
@@ -98,23 +103,26 @@ CREATE TABLE topup.refund (
     amount     bigint NOT NULL CHECK (amount > 0),
     reason     text NOT NULL CHECK (reason <> '' AND length(reason) <= 400),
     state      text NOT NULL DEFAULT 'asked' CHECK (state IN ('asked', 'paid', 'declined')),
-    asked_by   text NOT NULL CHECK (asked_by <> '' AND length(asked_by) <= 64),
+    asked_by   text NOT NULL CHECK (asked_by <> '' AND length(asked_by) <= 128),
     asked_at   timestamptz NOT NULL,
-    decided_by text CHECK (decided_by <> '' AND length(decided_by) <= 64),
+    decided_by text CHECK (decided_by <> '' AND length(decided_by) <= 128),
     decided_at timestamptz,
     event_id   bigint,
     CHECK ((wallet_id IS NULL) <> (txn_id IS NULL)),
     CHECK ((state = 'asked') = (decided_by IS NULL)),
     CHECK ((state = 'asked') = (decided_at IS NULL)),
     CHECK ((state = 'paid') = (event_id IS NOT NULL)),
-    CONSTRAINT two_persons CHECK (state <> 'paid' OR lower(decided_by) <> lower(asked_by))
+    -- By their names: after a name stands the account of the system, " (os:…)".
+    CONSTRAINT two_persons CHECK (state <> 'paid' OR lower(split_part(decided_by, ' (os:', 1)) <> lower(split_part(asked_by, ' (os:', 1)))
 );
 CREATE UNIQUE INDEX refund_of_payment ON topup.refund (partner_id, txn_id) WHERE state = 'asked';
 GRANT SELECT, INSERT ON topup.refund TO zvonok_app;
 GRANT UPDATE (state, decided_by, decided_at, event_id) ON topup.refund TO zvonok_app;
 
 -- A registry of a partner: what it says it took on a day for a payee. No file
--- is taken twice, neither the same bytes nor the same number.
+-- is taken twice, neither the same bytes nor the same number, unless it is taken
+-- in the place of the first, which is replaced then: its settlement is reversed
+-- and none of its lines counts.
 CREATE TABLE topup.registry_file (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     partner_id  bigint NOT NULL REFERENCES topup.partner (id),
@@ -130,12 +138,18 @@ CREATE TABLE topup.registry_file (
     -- The event of the settlement booked for it; null for an empty file.
     event_id    bigint,
     -- Closed when no line of it is open.
-    state       text NOT NULL CHECK (state IN ('parsed', 'matched', 'closed')),
-    UNIQUE (partner_id, sha256),
-    UNIQUE (partner_id, payee_code, day, number)
+    state       text NOT NULL CHECK (state IN ('parsed', 'matched', 'closed', 'replaced')),
+    -- Who took it.
+    taken_by    text NOT NULL CHECK (length(taken_by) <= 128),
+    replaced_by bigint REFERENCES topup.registry_file (id),
+    replaced_at timestamptz,
+    CHECK (state = 'replaced' OR replaced_by IS NULL),
+    CHECK ((state = 'replaced') = (replaced_at IS NOT NULL))
 );
+CREATE UNIQUE INDEX registry_file_bytes ON topup.registry_file (partner_id, sha256) WHERE state <> 'replaced';
+CREATE UNIQUE INDEX registry_file_number ON topup.registry_file (partner_id, payee_code, day, number) WHERE state <> 'replaced';
 GRANT SELECT, INSERT ON topup.registry_file TO zvonok_app;
-GRANT UPDATE (state, event_id) ON topup.registry_file TO zvonok_app;
+GRANT UPDATE (state, event_id, replaced_by, replaced_at) ON topup.registry_file TO zvonok_app;
 
 -- A line of a registry with what became of it, or, with a null line, a payment
 -- of ours that the registry should have had. event_id is our payment.
@@ -153,8 +167,9 @@ CREATE TABLE topup.registry_line (
     difference  bigint NOT NULL,
     account     text NOT NULL,
     terminal    text NOT NULL,
+    -- Replaced: of a file that another has replaced.
     state       text NOT NULL CHECK (state IN ('matched', 'other_day', 'amount_differs', 'account_differs',
-                                               'bank_only', 'ledger_only', 'duplicate')),
+                                               'bank_only', 'ledger_only', 'duplicate', 'replaced')),
     -- An open line waits for someone; one of ledger_only is in dispute after hold_until.
     open        boolean NOT NULL,
     hold_until  date,
@@ -163,16 +178,16 @@ CREATE TABLE topup.registry_line (
     resolved_by text,
     resolved_at timestamptz,
     UNIQUE (file_id, line),
-    CHECK ((state = 'ledger_only') = (line IS NULL)),
-    CHECK ((state = 'ledger_only') = (hold_until IS NOT NULL)),
+    CHECK (CASE state WHEN 'replaced' THEN NOT open WHEN 'ledger_only' THEN line IS NULL ELSE line IS NOT NULL END),
+    CHECK ((line IS NULL) = (hold_until IS NOT NULL)),
     CHECK (NOT (open AND resolution IS NOT NULL))
 );
 -- A payment is claimed by one line of the bank's.
-CREATE UNIQUE INDEX registry_line_claim ON topup.registry_line (event_id) WHERE state NOT IN ('duplicate', 'ledger_only');
+CREATE UNIQUE INDEX registry_line_claim ON topup.registry_line (event_id) WHERE state NOT IN ('duplicate', 'ledger_only', 'replaced');
 CREATE UNIQUE INDEX registry_line_missing ON topup.registry_line (event_id) WHERE state = 'ledger_only';
 CREATE INDEX registry_line_open ON topup.registry_line (file_id) WHERE open;
 GRANT SELECT, INSERT ON topup.registry_line TO zvonok_app;
-GRANT UPDATE (open, resolution, resolved_by, resolved_at) ON topup.registry_line TO zvonok_app;
+GRANT UPDATE (state, open, resolution, resolved_by, resolved_at) ON topup.registry_line TO zvonok_app;
 
 -- A place of a bank where accounts are topped up (R36); point is the way to pay.
 CREATE TABLE topup.office (
