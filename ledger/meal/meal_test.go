@@ -3,6 +3,7 @@ package meal_test
 import (
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+	"golang.org/x/sync/errgroup"
 
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
@@ -532,6 +534,58 @@ func TestOfflineSalesAboveTheCapAreLosses(t *testing.T) {
 	}
 	if got := c.total(ledger.OfflineLoss); got != 0 {
 		t.Errorf("lost are %s", got)
+	}
+	c.sound()
+}
+
+// atOnce makes sales and books each in a transaction of its own, all at the same
+// time; every other transaction has a sale of another child beside it, before or
+// after. It counts the booked ones.
+func (c *canteen) atOnce(n int, make func() meal.Sale) (sold int, events []ledger.EventID) {
+	c.Helper()
+	var group errgroup.Group
+	var mu sync.Mutex
+	for i := range n {
+		batch := []meal.Sale{make()}
+		events = append(events, batch[0].Event)
+		mine := 0
+		switch other := offline(c.sale(c.full, meal.Hot, "dinner", 1_00)); i % 4 {
+		case 1:
+			batch = append(batch, other)
+		case 3:
+			batch, mine = append([]meal.Sale{other}, batch...), 1
+		}
+		group.Go(func() error {
+			return pgx.BeginFunc(c.Context(), c.pool, func(tx pgx.Tx) error {
+				verdicts, err := c.Sell(c.Context(), tx, batch)
+				if err == nil && verdicts[mine].Code == meal.CodeSold {
+					mu.Lock()
+					sold++
+					mu.Unlock()
+				}
+				return err
+			})
+		})
+	}
+	c.must(group.Wait())
+	return sold, events
+}
+
+// The cap is exact although uploads race: all are booked, and the wallet pays for
+// as many as the cap allows.
+func TestRacingUploadsDoNotPassTheOfflineCap(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.OfflineCap = 300_00
+	sold, events := c.atOnce(16, func() meal.Sale { return offline(c.sale(c.payer, meal.Buffet, "", 80_00)) })
+	if sold != 16 {
+		t.Errorf("%d of 16 offline sales were booked", sold)
+	}
+	if got := c.balance(c.payer).Posted; got != -240_00 {
+		t.Errorf("the wallet holds %s", got)
+	}
+	if n := c.count(`SELECT count(*) FROM meal.sale WHERE booked = 'loss' AND event_id = ANY ($1)`, events); n != 13 {
+		t.Errorf("%d sales are losses", n)
 	}
 	c.sound()
 }

@@ -3,6 +3,7 @@ package meal
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -308,9 +309,8 @@ func (c *Canteen) endOrders(ctx context.Context, tx pgx.Tx, ids []OrderID, state
 	return nil
 }
 
-// serveOrders takes the money that was held for hot meals that are about to be
-// booked: a preordered meal is paid from it.
-func (c *Canteen) serveOrders(ctx context.Context, tx pgx.Tx, all []*sale) error {
+// findOrders finds and locks the preorders that hot meals may serve.
+func (c *Canteen) findOrders(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	var list []*sale
 	var people []int64
 	var days []time.Time
@@ -334,29 +334,31 @@ func (c *Canteen) serveOrders(ctx context.Context, tx pgx.Tx, all []*sale) error
 	if err != nil {
 		return fmt.Errorf("look up the orders of meals: %w", err)
 	}
-	var orders []OrderID
 	var id OrderID
 	var place int
 	if _, err := pgx.ForEachRow(rows, []any{&id, &place}, func() error {
-		if n := len(orders); n == 0 || orders[n-1] != id { // the first of two sales serves it
-			orders = append(orders, id)
-			list[place-1].orders = append(list[place-1].orders, id)
-		}
+		list[place-1].ordered = append(list[place-1].ordered, id)
 		return nil
 	}); err != nil {
 		return fmt.Errorf("look up the orders of meals: %w", err)
 	}
-	if len(orders) == 0 {
-		return nil
-	}
-	var wallets []ledger.AccountID
+	return nil
+}
+
+// serveOrders takes the money that was held for hot meals that are about to be
+// booked: a preordered meal is paid from it. The first of two sales serves it.
+func (c *Canteen) serveOrders(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	var orders []OrderID
 	for _, s := range all {
-		if s.open() && s.booked == "wallet" {
-			wallets = append(wallets, s.guest.wallet)
+		for _, id := range s.ordered {
+			if s.open() && !slices.Contains(orders, id) {
+				orders = append(orders, id)
+				s.orders = append(s.orders, id)
+			}
 		}
 	}
-	if err := ledger.LockWallets(ctx, tx, wallets); err != nil {
-		return err
+	if len(orders) == 0 {
+		return nil
 	}
 	return c.endOrders(ctx, tx, orders, "served", ledger.HoldTaken)
 }

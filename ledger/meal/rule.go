@@ -122,6 +122,11 @@ func SetBans(ctx context.Context, tx pgx.Tx, person ledger.PersonID, bans []Ban,
 // fold makes words comparable.
 func fold(word string) string { return strings.ToLower(strings.TrimSpace(word)) }
 
+// alike makes comparable what parents ban and what canteens declare: people write
+// е for ё, and a parent who bans мёд means мед. What a parent wrote is kept and
+// shown as it was written.
+func alike(word string) string { return strings.ReplaceAll(fold(word), "ё", "е") }
+
 // RulesOf returns the rules for children on days; days is as long as people.
 // Those without any rule have the zero Rules.
 func RulesOf(ctx context.Context, q pg.Querier, people []ledger.PersonID, days []time.Time) ([]Rules, error) {
@@ -180,7 +185,7 @@ type productKey struct {
 	organisation ledger.OrganisationID
 	// code is a till's code, or empty for a dish of the menu.
 	code string
-	// day and dish name a dish, in lower case.
+	// day and dish name a dish, as alike writes it.
 	day  time.Time
 	dish string
 }
@@ -189,7 +194,7 @@ type productKey struct {
 func (p products) of(organisation ledger.OrganisationID, day time.Time, item Item) (category []string, allergens []string) {
 	for _, key := range []productKey{
 		{organisation: organisation, code: item.Code},
-		{organisation: organisation, day: day, dish: fold(item.Name)},
+		{organisation: organisation, day: day, dish: alike(item.Name)},
 	} {
 		if declared, known := p[key]; known {
 			category = append(category, declared.category)
@@ -213,16 +218,17 @@ func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, e
 	n := len(list)
 	organisations, codes, days, dishes := make([]int64, n), make([]string, n), make([]time.Time, n), make([]string, n)
 	for i, w := range list {
-		organisations[i], codes[i], days[i], dishes[i] = int64(w.organisation), w.item.Code, w.day, fold(w.item.Name)
+		organisations[i], codes[i], days[i], dishes[i] = int64(w.organisation), w.item.Code, w.day, alike(w.item.Name)
 	}
 	rows, err := q.Query(ctx, `
 		SELECT DISTINCT p.organisation_id, p.code, '0001-01-01'::date, '', lower(p.category), p.allergens
 		  FROM unnest($1::bigint[], $2::text[]) AS i (organisation_id, code)
 		  JOIN meal.product p ON p.organisation_id = i.organisation_id AND p.code = i.code
 		UNION ALL
-		SELECT DISTINCT m.organisation_id, '', m.day, lower(m.dish), lower(m.category), m.allergens
+		SELECT DISTINCT m.organisation_id, '', m.day, replace(lower(m.dish), 'ё', 'е'), lower(m.category), m.allergens
 		  FROM unnest($1::bigint[], $3::date[], $4::text[]) AS i (organisation_id, day, dish)
-		  JOIN meal.menu m ON m.organisation_id = i.organisation_id AND m.day = i.day AND lower(m.dish) = i.dish`,
+		  JOIN meal.menu m ON m.organisation_id = i.organisation_id AND m.day = i.day
+		                   AND replace(lower(m.dish), 'ё', 'е') = i.dish`,
 		organisations, codes, days, dishes)
 	if err != nil {
 		return nil, fmt.Errorf("read what the canteen declares: %w", err)
@@ -248,14 +254,15 @@ func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, e
 func (r *Rules) banned(w wanted, declared products) (Ban, bool) {
 	categories, allergens := declared.of(w.organisation, w.day, w.item)
 	for _, ban := range r.Bans {
-		hit := false
+		value, hit := alike(ban.Value), false
+		same := func(word string) bool { return alike(word) == value }
 		switch ban.Kind {
 		case BanDish:
-			hit = ban.Value == fold(w.item.Code) || ban.Value == fold(w.item.Name)
+			hit = same(w.item.Code) || same(w.item.Name)
 		case BanCategory:
-			hit = slices.Contains(categories, ban.Value)
+			hit = slices.ContainsFunc(categories, same)
 		case BanAllergen:
-			hit = slices.Contains(allergens, ban.Value)
+			hit = slices.ContainsFunc(allergens, same)
 		}
 		if hit {
 			return ban, true

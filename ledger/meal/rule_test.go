@@ -54,6 +54,57 @@ func TestTheDaysLimitStopsTheBuffetOnly(t *testing.T) {
 	c.sound()
 }
 
+// A ban holds whichever of ё and е the parent, the till and the canteen wrote.
+func TestABanHoldsForYoAndYeAlike(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 1000_00)
+	c.inTx(func(tx pgx.Tx) error {
+		_, err := meal.SetProducts(t.Context(), tx, []meal.Product{
+			{Organisation: c.school, Code: "h1", Name: "Чак-чак", Category: "Печёное", Allergens: []string{"мед"}},
+		})
+		return err
+	})
+	_, err := c.importMenu("s1," + day(0).Format(time.DateOnly) + ",lunch,Перец тёртый,,,,,,мёд,90.00\n")
+	c.must(err)
+	for _, row := range []struct {
+		ban  meal.Ban
+		item meal.Item
+	}{
+		{meal.Ban{Kind: meal.BanAllergen, Value: "Мёд"}, meal.Item{Code: "h1", Name: "x"}},
+		{meal.Ban{Kind: meal.BanAllergen, Value: "мед"}, meal.Item{Name: "Перец тертый"}},
+		{meal.Ban{Kind: meal.BanCategory, Value: "печеное"}, meal.Item{Code: "h1", Name: "x"}},
+		{meal.Ban{Kind: meal.BanDish, Value: "Чёрный чай"}, meal.Item{Name: "черный чай"}},
+		{meal.Ban{Kind: meal.BanDish, Value: "черный чай"}, meal.Item{Name: "ЧЁРНЫЙ ЧАЙ"}},
+	} {
+		c.inTx(func(tx pgx.Tx) error {
+			return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{row.ban}, mother, noon)
+		})
+		row.item.Quantity, row.item.Price = 1, 10_00
+		s := c.sale(c.payer, meal.Buffet, "", 10_00)
+		s.Items = []meal.Item{row.item}
+		if v := c.sell(s)[0]; v.Code != meal.CodeBanned {
+			t.Errorf("%v under the ban %v is %s", row.item, row.ban, v.Code)
+		}
+	}
+	c.sound()
+}
+
+// Sales of one child that come by several connections at once do not pass the
+// parents' limit together.
+func TestSimultaneousSalesDoNotPassTheLimit(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 1000_00)
+	limit := money.Amount(100_00)
+	c.setLimit(c.payer, &limit)
+	sold, _ := c.atOnce(16, func() meal.Sale { return c.sale(c.payer, meal.Buffet, "", 30_00) })
+	if sold != 3 {
+		t.Errorf("%d sales of 30 were booked under a limit of 100", sold)
+	}
+	c.sound()
+}
+
 func TestBansByDishCategoryAndAllergen(t *testing.T) {
 	t.Parallel()
 	c := newCanteen(t)

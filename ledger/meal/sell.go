@@ -20,6 +20,7 @@ type guest struct {
 	payee        string
 	zone         *time.Location
 	wallet       ledger.AccountID // 0: none
+	limited      bool             // the parents limit what is spent in the buffet
 }
 
 // sale is one Sale on its way through Sell. Once its verdict has a code it is
@@ -32,7 +33,8 @@ type sale struct {
 	posting ledger.PostingID
 	// bookedOn is the accounting day.
 	bookedOn time.Time
-	orders   []OrderID // preorders that this sale serves
+	ordered  []OrderID // preorders that this sale may serve
+	orders   []OrderID // and those that it serves
 	verdict  Verdict
 }
 
@@ -61,7 +63,9 @@ func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict,
 		all[i] = &sale{Sale: asked, verdict: asked.check()}
 	}
 	for _, stage := range []func(context.Context, pgx.Tx, []*sale) error{
-		c.seat, c.heedParents, c.ration, c.capOffline, c.serveOrders, c.post, c.unserveOrders, c.unration, c.store, c.recall,
+		// The order of locks is rations, preorders, wallets.
+		c.seat, c.ration, c.findOrders, c.lockWallets, c.heedParents, c.capOffline, c.serveOrders, c.post,
+		c.unserveOrders, c.unration, c.store, c.recall,
 	} {
 		if err := stage(ctx, tx, all); err != nil {
 			return nil, err
@@ -83,10 +87,12 @@ func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		people[i] = int64(s.Person)
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.organisation_id, p.benefit, coalesce(o.payee_code, ''), o.time_zone, coalesce(w.id, 0)
+		SELECT p.id, p.organisation_id, p.benefit, coalesce(o.payee_code, ''), o.time_zone, coalesce(w.id, 0),
+		       l.person_id IS NOT NULL
 		  FROM ledger.person p
 		  JOIN ledger.organisation o ON o.id = p.organisation_id
 		  LEFT JOIN ledger.account w ON w.person_id = p.id
+		  LEFT JOIN meal.spending_limit l ON l.person_id = p.id
 		 WHERE p.id = ANY ($1)`, people)
 	if err != nil {
 		return fmt.Errorf("find the guests of sales: %w", err)
@@ -94,7 +100,7 @@ func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	guests := make(map[ledger.PersonID]*guest, len(list))
 	var g guest
 	var zone string
-	if _, err := pgx.ForEachRow(rows, []any{&g.id, &g.organisation, &g.benefit, &g.payee, &zone, &g.wallet},
+	if _, err := pgx.ForEachRow(rows, []any{&g.id, &g.organisation, &g.benefit, &g.payee, &zone, &g.wallet, &g.limited},
 		func() (err error) {
 			found := g
 			found.zone, err = c.zone(zone)
@@ -165,6 +171,26 @@ func (c *Canteen) ration(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		}
 	}
 	return nil
+}
+
+// lockWallets locks the wallets of all sales before anything is added up that
+// another transaction may be adding to: a day's offline sales under the cap, or
+// what was spent under a limit. It also comes before held money is taken.
+func (c *Canteen) lockWallets(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	needed := false
+	var wallets []ledger.AccountID
+	for _, s := range all {
+		if !s.open() || s.booked != "wallet" {
+			continue
+		}
+		wallets = append(wallets, s.guest.wallet)
+		offline := s.Mode == ledger.Offline
+		needed = needed || len(s.ordered) > 0 || offline && c.OfflineCap > 0 || !offline && s.Kind == Buffet && s.guest.limited
+	}
+	if !needed {
+		return nil
+	}
+	return ledger.LockWallets(ctx, tx, wallets)
 }
 
 // capOffline moves offline sales above the child's cap of the day to the
