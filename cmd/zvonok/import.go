@@ -46,8 +46,34 @@ func importFolder(ctx context.Context, d *database, folder *registry.Folder, pro
 	if err != nil {
 		return report, err
 	}
+	if err := freeMoved(ctx, d, say); err != nil {
+		return report, fmt.Errorf("the import is done, but meals ordered at former schools wait for the night: %w", err)
+	}
 	say("statistics")
 	return report, analyse(ctx, d.url)
+}
+
+// freeMoved cancels the meals that children who have moved or left had ordered,
+// whose money is free with that. It has a transaction of its own, since orders are
+// locked before wallets and the import has locked those.
+func freeMoved(ctx context.Context, d *database, say func(string)) error {
+	jobs, err := insertClient(d.pool)
+	if err != nil {
+		return err
+	}
+	book := ledger.NewBook(jobs)
+	freed := 0
+	if err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+		// What was ordered for yesterday is the night's business: a till may be late.
+		freed, err = meal.NewCanteen(book, jobs).LapseOrders(ctx, tx, time.Now().In(book.Zone).AddDate(0, 0, -1))
+		return err
+	}); err != nil {
+		return err
+	}
+	if freed > 0 {
+		say(fmt.Sprintf("%d meals ordered at former schools are cancelled, their money is free", freed))
+	}
+	return nil
 }
 
 // analyse gathers statistics of tables that have grown from nothing: the

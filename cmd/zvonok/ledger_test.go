@@ -16,6 +16,7 @@ import (
 
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
+	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/pg/pgtest"
 )
@@ -218,6 +219,68 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	if out := o.does("ledger", "verify"); !strings.HasPrefix(out, "ok") {
 		t.Errorf("the verification says\n%s", out)
 	}
+}
+
+// A child that changes school by the registry has the money it had ordered meals
+// for at the old one at once, as one that is moved by hand has.
+func TestAnImportedMoveFreesTheMoneyOfOrderedMeals(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	var person ledger.PersonID
+	var code, home, other string
+	o.read(`SELECT p.id, p.code, g.code, (SELECT min(x.code) FROM ledger.organisation x WHERE x.code <> g.code)
+	          FROM ledger.person p
+	          JOIN ledger.organisation g ON g.id = p.organisation_id
+	         WHERE p.kind = 'pupil' ORDER BY p.id LIMIT 1`, &person, &code, &home, &other)
+	book := ledger.NewBook(nil)
+	day := time.Now().In(book.Zone).AddDate(0, 0, 10)
+	held := func() money.Amount {
+		t.Helper()
+		balances, err := ledger.Balances(t.Context(), o.pool, []ledger.PersonID{person})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return balances[person].Held
+	}
+	if err := pgx.BeginFunc(t.Context(), o.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), `
+			INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
+			SELECT organisation_id, $2, 'lunch', 'Soup', 4500 FROM ledger.person WHERE id = $1`, person, day.Format(time.DateOnly)); err != nil {
+			return err
+		}
+		accounts, err := ledger.SystemAccounts(t.Context(), tx, ledger.SystemAccount{Kind: ledger.WriteOff})
+		if err != nil {
+			return err
+		}
+		balances, err := ledger.Balances(t.Context(), tx, []ledger.PersonID{person})
+		if err != nil {
+			return err
+		}
+		if _, err := book.Post(t.Context(), tx, []ledger.Entry{{
+			Event: 1, Kind: ledger.Correction, Debit: accounts[0], Credit: balances[person].Account, Amount: 100_00,
+			Source: "test", ExternalID: "1", OccurredAt: time.Now(),
+		}}); err != nil {
+			return err
+		}
+		verdicts, err := meal.NewCanteen(book, nil).PlaceOrders(t.Context(), tx, []meal.Order{{Person: person, Day: day, Meal: "lunch"}}, 1, time.Now())
+		if err == nil && verdicts[0].Code != meal.CodeOrdered {
+			t.Errorf("the order is %+v", verdicts[0])
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	o.does("import", registryFolder(t, nil))
+	if got := held(); got != 45_00 {
+		t.Errorf("before the move %s are held", got)
+	}
+	o.does("import", registryFolder(t, map[string]func(string) string{
+		"people.csv": func(s string) string { return strings.Replace(s, "\n"+code+","+home+",", "\n"+code+","+other+",", 1) },
+	}))
+	if got := held(); got != 0 {
+		t.Errorf("after the move %s are held", got)
+	}
+	o.does("ledger", "verify")
 }
 
 // What the gateway does each night.
