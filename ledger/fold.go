@@ -25,6 +25,9 @@ func (b *Book) Fold(ctx context.Context, q pg.Querier) (int64, error) {
 		return added, err
 	}
 	b.Metrics.setFoldLag(lag)
+	if err := b.measureContention(ctx, q); err != nil {
+		return added, err
+	}
 	last, err := LastVerification(ctx, q)
 	if err != nil {
 		return added, err
@@ -44,6 +47,32 @@ type FoldLag struct {
 	Age time.Duration
 	// UnsealedDays is how many closed days have no seal.
 	UnsealedDays int64
+	// OldestXid is the transaction that holds the watermark up: the oldest that
+	// still runs, as the book counts them. Transactions is how many have begun since.
+	OldestXid, Transactions int64
+}
+
+// measureContention brings the metrics what the server knows of deadlocks, and
+// who waits for a lock at this moment: a look every few seconds costs the postings
+// nothing, and sees all waits that are long enough to matter.
+func (b *Book) measureContention(ctx context.Context, q pg.Querier) error {
+	if b.Metrics == nil {
+		return nil
+	}
+	var deadlocks int64
+	var waits []float64
+	if err := q.QueryRow(ctx, `
+		SELECT s.deadlocks,
+		       ARRAY(SELECT extract(epoch FROM clock_timestamp() - l.waitstart)::float8
+		               FROM pg_locks l
+		              WHERE NOT l.granted AND l.waitstart IS NOT NULL AND (l.database IS NULL OR l.database = s.datid)
+		                AND l.locktype IN ('transactionid', 'tuple', 'relation', 'advisory'))
+		  FROM pg_stat_database s
+		 WHERE s.datname = current_database()`).Scan(&deadlocks, &waits); err != nil {
+		return fmt.Errorf("measure the waits for locks: %w", err)
+	}
+	b.Metrics.setContention(deadlocks, waits)
+	return nil
 }
 
 // ReadFoldLag measures the lag.
@@ -52,11 +81,13 @@ func ReadFoldLag(ctx context.Context, q pg.Querier) (FoldLag, error) {
 	var oldest *time.Time
 	if err := q.QueryRow(ctx, `
 		SELECT t.postings, t.oldest, coalesce(clock_timestamp() - t.oldest, interval '0'),
-		       (SELECT count(*) FROM ledger.day WHERE seal IS NULL)
+		       (SELECT count(*) FROM ledger.day WHERE seal IS NULL), g.xid_base + pg_snapshot_xmin(s.snapshot)::text::bigint,
+		       pg_snapshot_xmax(s.snapshot)::text::bigint - pg_snapshot_xmin(s.snapshot)::text::bigint
 		  FROM (SELECT count(*) AS postings, min(p.posted_at) AS oldest
 		          FROM ledger.posting p
-		         WHERE p.xid >= (SELECT watermark FROM ledger.fold_mark)) AS t`).
-		Scan(&lag.Postings, &oldest, &lag.Age, &lag.UnsealedDays); err != nil {
+		         WHERE p.xid >= (SELECT watermark FROM ledger.fold_mark)) AS t,
+		       ledger.gate g, (SELECT pg_current_snapshot() AS snapshot) AS s`).
+		Scan(&lag.Postings, &oldest, &lag.Age, &lag.UnsealedDays, &lag.OldestXid, &lag.Transactions); err != nil {
 		return FoldLag{}, fmt.Errorf("measure the fold lag: %w", err)
 	}
 	lag.Oldest = orZero(oldest)

@@ -1,6 +1,11 @@
 package ledger
 
 import (
+	"errors"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -11,8 +16,17 @@ type Metrics struct {
 	forced    prometheus.Counter
 	crossings prometheus.Counter
 	batch     prometheus.Histogram
+	// single and batched are how long calls of the book took; failed counts those
+	// that the database undid.
+	single, batched prometheus.Observer
+	failed          *prometheus.CounterVec
+	// deadlocks is what the server has counted; lockWaits are waits it was seen in.
+	deadlocks atomic.Int64
+	lockWaits prometheus.Histogram
 	foldRows  prometheus.Gauge
 	foldAge   prometheus.Gauge
+	foldXid   prometheus.Gauge
+	foldXids  prometheus.Gauge
 	unsealed  prometheus.Gauge
 	// verified and verifiedAt are of the last verification, whoever did it.
 	verified   *prometheus.GaugeVec
@@ -39,6 +53,23 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help:    "Entries per call of the book.",
 			Buckets: prometheus.ExponentialBuckets(1, 4, 7),
 		}),
+		failed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "zvonok_ledger_failed_calls_total",
+			Help: "Calls of the book that booked nothing because of the database, by reason; whoever made them repeats them.",
+		}, []string{"reason"}),
+		lockWaits: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "zvonok_ledger_lock_wait_seconds",
+			Help:    "How long transactions of the database had been waiting for a lock when they were seen waiting, every few seconds.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+		}),
+		foldXid: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "zvonok_ledger_fold_oldest_xid",
+			Help: "The oldest transaction that still runs, whose postings and all later ones are not folded, as the book counts transactions.",
+		}),
+		foldXids: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "zvonok_ledger_fold_lag_transactions",
+			Help: "How many transactions have begun since the oldest that still runs.",
+		}),
 		foldRows: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "zvonok_ledger_fold_lag_postings",
 			Help: "Postings not yet folded into the totals of system accounts.",
@@ -60,6 +91,19 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "When any process last verified the books; 0 if none ever has.",
 		}),
 	}
+	calls := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name:    "zvonok_ledger_call_seconds",
+		Help:    "How long calls of the book took in the database, with waiting for locks, of one entry or of several.",
+		Buckets: prometheus.ExponentialBuckets(0.0005, 2.5, 11),
+	}, []string{"entries"})
+	m.single, m.batched = calls.WithLabelValues("one"), calls.WithLabelValues("several")
+	deadlocks := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "zvonok_ledger_deadlocks_total",
+		Help: "Deadlocks in the database since its statistics began, as the server counts them.",
+	}, func() float64 { return float64(m.deadlocks.Load()) })
+	for _, reason := range failures() {
+		m.failed.WithLabelValues(reason)
+	}
 	for _, kind := range Kinds() {
 		for _, code := range Codes() {
 			m.verdicts.WithLabelValues(string(kind), string(code))
@@ -70,9 +114,52 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			m.verified.WithLabelValues(name)
 		}
 	}
-	registerer.MustRegister(m.verdicts, m.forced, m.crossings, m.batch, m.foldRows, m.foldAge, m.unsealed,
-		m.verified, m.verifiedAt)
+	registerer.MustRegister(m.verdicts, m.forced, m.crossings, m.batch, calls, m.failed, deadlocks, m.lockWaits,
+		m.foldRows, m.foldAge, m.foldXid, m.foldXids, m.unsealed, m.verified, m.verifiedAt)
 	return m
+}
+
+// failures are why the database undoes a call.
+func failures() []string {
+	return []string{"deadlock", "serialisation", "lock_timeout", "statement_timeout", "other"}
+}
+
+// failureOf names the reason of an error.
+func failureOf(err error) string {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		switch pgErr.Code {
+		case "40P01":
+			return "deadlock"
+		case "40001":
+			return "serialisation"
+		case "55P03":
+			return "lock_timeout"
+		case "57014":
+			return "statement_timeout"
+		}
+	}
+	return "other"
+}
+
+// called records how long a call took, and how it failed if it did.
+func (m *Metrics) called(entries int, took time.Duration, err error) {
+	switch {
+	case m == nil:
+	case err != nil:
+		m.failed.WithLabelValues(failureOf(err)).Inc()
+	case entries == 1:
+		m.single.Observe(took.Seconds())
+	default:
+		m.batched.Observe(took.Seconds())
+	}
+}
+
+// crossed records crossings that no posting made.
+func (m *Metrics) crossed(crossings int) {
+	if m != nil {
+		m.crossings.Add(float64(crossings))
+	}
 }
 
 // count records the verdicts of one call.
@@ -97,6 +184,18 @@ func (m *Metrics) setFoldLag(lag FoldLag) {
 	m.foldRows.Set(float64(lag.Postings))
 	m.foldAge.Set(lag.Age.Seconds())
 	m.unsealed.Set(float64(lag.UnsealedDays))
+	m.foldXid.Set(float64(lag.OldestXid))
+	m.foldXids.Set(float64(lag.Transactions))
+}
+
+func (m *Metrics) setContention(deadlocks int64, waits []float64) {
+	if m == nil {
+		return
+	}
+	m.deadlocks.Store(deadlocks)
+	for _, seconds := range waits {
+		m.lockWaits.Observe(seconds)
+	}
 }
 
 func (m *Metrics) setVerified(v Verification) {

@@ -1,11 +1,17 @@
 package ledger_test
 
 import (
+	"context"
+	"fmt"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"golang.org/x/sync/errgroup"
 
 	"zvonok/ledger"
 )
@@ -61,4 +67,102 @@ func TestMetricsCountVerdicts(t *testing.T) {
 	if len(got) != len(want) {
 		t.Errorf("counted %v", got)
 	}
+}
+
+// What holds the book up is seen: how long calls take, which of them the database
+// undoes, who waits for a lock, and the transaction that holds the totals up.
+func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
+	t.Parallel()
+	registry := prometheus.NewPedanticRegistry()
+	b := newBooks(t, 2)
+	b.book.Metrics = ledger.NewMetrics(registry)
+	b.fund(100_00)
+	b.postOne(b.buy(0, "a", 1_00))
+	value := func(name, label string) float64 {
+		t.Helper()
+		families, err := registry.Gather()
+		b.must(err)
+		for _, family := range families {
+			for _, m := range family.GetMetric() {
+				if family.GetName() == name && (label == "" || m.GetLabel()[0].GetValue() == label) {
+					return m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+				}
+			}
+		}
+		t.Fatalf("there is no %s of %q", name, label)
+		return 0
+	}
+	if n := value("zvonok_ledger_call_seconds", "one"); n != 1 {
+		t.Errorf("%v calls of one entry", n)
+	}
+	if n := value("zvonok_ledger_call_seconds", "several"); n != 1 {
+		t.Errorf("%v calls of several entries", n)
+	}
+
+	// A transaction that stays open with the wallet's lock.
+	holder, err := b.pool.Begin(t.Context())
+	b.must(err)
+	defer holder.Rollback(context.WithoutCancel(t.Context()))
+	b.must(ledger.LockWallets(t.Context(), holder, b.wallets[:1]))
+	var xid float64
+	b.must(holder.QueryRow(t.Context(), `SELECT pg_current_xact_id()::text::float8`).Scan(&xid))
+	b.postOne(b.buy(1, "b", 1_00))
+	refused := make(chan error, 1)
+	go func() {
+		refused <- pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `SET LOCAL lock_timeout = '60s'`); err != nil {
+				return err
+			}
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "c", 1_00)})
+			return err
+		})
+	}()
+	await(t, func() bool {
+		_, err := b.book.Fold(t.Context(), b.pool)
+		b.must(err)
+		return value("zvonok_ledger_lock_wait_seconds", "") > 0
+	})
+	if got := value("zvonok_ledger_fold_oldest_xid", ""); got != xid {
+		t.Errorf("the oldest transaction is %v by the metric, want %v", got, xid)
+	}
+	if n := value("zvonok_ledger_fold_lag_transactions", ""); n < 2 {
+		t.Errorf("%v transactions have begun since the oldest", n)
+	}
+	b.must(holder.Rollback(t.Context()))
+	b.must(<-refused)
+
+	// Two transactions that lock against each other: one is undone, and counted.
+	ready := make(chan struct{}, 2)
+	var group errgroup.Group
+	var undone atomic.Int64
+	for i := range 2 {
+		group.Go(func() error {
+			err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+				if err := ledger.LockWallets(t.Context(), tx, b.wallets[i:i+1]); err != nil {
+					return err
+				}
+				ready <- struct{}{}
+				for len(ready) < 2 {
+					runtime.Gosched()
+				}
+				_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(1-i, fmt.Sprint("d", i), 1_00)})
+				return err
+			})
+			if err != nil && strings.Contains(err.Error(), "40P01") {
+				undone.Add(1)
+				return nil
+			}
+			return err
+		})
+	}
+	b.must(group.Wait())
+	if n := undone.Load(); n != 1 || value("zvonok_ledger_failed_calls_total", "deadlock") != 1 {
+		t.Errorf("%d were undone, %v counted", n, value("zvonok_ledger_failed_calls_total", "deadlock"))
+	}
+	await(t, func() bool { // the server's statistics come a moment later
+		_, err := b.book.Fold(t.Context(), b.pool)
+		b.must(err)
+		return value("zvonok_ledger_deadlocks_total", "") == 1
+	})
+	b.sound()
 }

@@ -138,11 +138,14 @@ func (b *Book) Post(ctx context.Context, tx pgx.Tx, entries []Entry) ([]Verdict,
 	if err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	rows, err := tx.Query(ctx, query, args...)
 	if err != nil {
+		b.Metrics.called(len(entries), time.Since(began), err)
 		return nil, fmt.Errorf("post %d entries: %w", len(entries), err)
 	}
 	outcome, err := readOutcome(rows, len(entries))
+	b.Metrics.called(len(entries), time.Since(began), err)
 	if err != nil {
 		return nil, err
 	}

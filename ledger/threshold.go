@@ -36,6 +36,7 @@ func (b *Book) SetThreshold(
 	if err != nil || len(crossings) == 0 {
 		return err
 	}
+	b.Metrics.crossed(len(crossings))
 	return b.announce(ctx, tx, Crossed{EventIDs: crossings})
 }
 
