@@ -302,7 +302,7 @@ func (e *Endpoints) bookBatch(ctx context.Context, batch []payment) ([]booked, e
 }
 
 func (e *Endpoints) bookTogether(ctx context.Context, batch []payment) (bookings []booking, err error) {
-	err = pgx.BeginFunc(ctx, e.pool, func(tx pgx.Tx) error {
+	err = pg.InTx(ctx, e.pool, func(tx pgx.Tx) error {
 		bookings, err = bookPayments(ctx, tx, e.book, batch, e.now())
 		return err
 	})
