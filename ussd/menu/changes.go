@@ -19,10 +19,16 @@ import (
 
 // Times of following.
 const (
-	followTick   = time.Second     // without a change the server is asked whether it is there
-	followAnswer = 2 * time.Second // and answers within this
-	followDial   = 5 * time.Second
+	followTick = time.Second // without a change the server is asked whether it is there
+	// It answers within this. Long, since nothing is shown by what was heard before a server's end unless that end
+	// reaches us, and all that the server said before it comes first.
+	followAnswer = 10 * time.Second
+	followDial   = 10 * time.Second
 	followAgain  = 200 * time.Millisecond // between attempts to connect
+	// A server on its way out may take a connection yet and drop it. It counts as gone if it refuses within this after
+	// it closed the connection by which changes were heard.
+	followEnd  = 5 * time.Second
+	followSoon = 20 * time.Millisecond
 )
 
 // following is what is known of the changes of rights.
@@ -74,6 +80,7 @@ func (c *changes) become(state following) {
 }
 
 func (c *changes) run(ctx context.Context) {
+	var over time.Time // when the connection ended
 	again := time.NewTimer(0)
 	defer again.Stop()
 	for {
@@ -90,11 +97,13 @@ func (c *changes) run(ctx context.Context) {
 				c.become(lost)
 			} else {
 				c.become(ended)
-				wait = 0
+				over, wait = time.Now(), 0
 			}
 			_ = conn.Close(ctx) // nothing of ours is on it
 		case absent(err) && !c.is(lost):
 			c.become(unheard)
+		case c.is(ended) && !pgconn.Timeout(err) && time.Since(over) < followEnd:
+			wait = followSoon
 		default:
 			c.become(lost)
 		}

@@ -26,6 +26,7 @@ import (
 const (
 	rememberedPhones   = 30_000 // the one shown longest ago goes first
 	rememberedChildren = 8      // of one phone; with more nothing is remembered
+	endsAtOnce         = 2000   // of those asked about in one statement when their rights end
 
 	// lateAfter is how long the first screen is waited for when there is something to show instead. With the question
 	// of rights after it the answer is there before the engine's deadline of 5 s.
@@ -170,12 +171,14 @@ func (m *memory) forget(concerned func(*remembered) bool) {
 func (m *memory) newcomers() []*remembered {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	some := slices.DeleteFunc(m.ends, func(r *remembered) bool {
+	some := slices.Clone(m.ends[:min(len(m.ends), endsAtOnce)])
+	if m.ends = m.ends[len(some):]; len(m.ends) == 0 {
+		m.ends = nil
+	}
+	return slices.DeleteFunc(some, func(r *remembered) bool {
 		found, ok := m.phones[r.caller]
 		return !ok || found.Value != any(r)
 	})
-	m.ends = nil
-	return some
 }
 
 // learn notes when rights end by themselves.
