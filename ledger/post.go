@@ -8,6 +8,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"zvonok/ledger/money"
 )
@@ -144,7 +145,7 @@ func (b *Book) Post(ctx context.Context, tx pgx.Tx, entries []Entry) ([]Verdict,
 		b.Metrics.called(len(entries), time.Since(began), err)
 		return nil, fmt.Errorf("post %d entries: %w", len(entries), err)
 	}
-	outcome, err := readOutcome(rows, len(entries))
+	outcome, err := readOutcome(rows, entries)
 	b.Metrics.called(len(entries), time.Since(began), err)
 	if err != nil {
 		return nil, err
@@ -170,36 +171,65 @@ type outcome struct {
 	crossed  Crossed // likewise
 }
 
-func readOutcome(rows pgx.Rows, entries int) (outcome, error) {
-	o := outcome{verdicts: make([]Verdict, entries)}
-	for rows.Next() {
-		var place int
-		var code Code
-		var posting, event, debitAfter, creditAfter *int64
-		var day *time.Time
-		var told *bool
-		var crossings []int64
-		if err := rows.Scan(&place, &code, &posting, &event, &day, &debitAfter, &creditAfter, &told, &crossings); err != nil {
-			rows.Close()
-			return o, fmt.Errorf("read %d verdicts: %w", entries, err)
-		}
-		if place == 0 {
-			o.crossed.EventIDs = crossings
-			continue
-		}
-		v := &o.verdicts[place-1]
-		v.Code = code
-		v.Posting, v.Event = PostingID(orZero(posting)), EventID(orZero(event))
-		v.DebitAfter, v.CreditAfter = money.Amount(orZero(debitAfter)), money.Amount(orZero(creditAfter))
-		v.Day = orZero(day)
-		if code == CodePosted && *told {
-			o.posted.add(v)
-		}
+func readOutcome(rows pgx.Rows, entries []Entry) (outcome, error) {
+	o := outcome{verdicts: make([]Verdict, len(entries))}
+	read := o.readBatch
+	if isStraight(entries) {
+		read = o.readOne
 	}
-	if err := rows.Err(); err != nil {
-		return o, fmt.Errorf("post %d entries: %w", entries, err)
+	if err := read(rows); err != nil {
+		return o, fmt.Errorf("post %d entries: %w", len(entries), err)
 	}
 	return o, nil
+}
+
+// readOne reads the answer of ledger.post_one.
+func (o *outcome) readOne(rows pgx.Rows) error {
+	var code Code
+	var posting, event, debitAfter, creditAfter *int64
+	var day *time.Time
+	var told bool
+	_, err := pgx.ForEachRow(rows, []any{
+		&code, &posting, &event, &day, &debitAfter, &creditAfter, &told, &o.crossed.EventIDs,
+	}, func() error {
+		o.set(0, Verdict{
+			Code: code, Posting: PostingID(orZero(posting)), Event: EventID(orZero(event)), Day: orZero(day),
+			DebitAfter: money.Amount(orZero(debitAfter)), CreditAfter: money.Amount(orZero(creditAfter)),
+		}, told)
+		return nil
+	})
+	return err
+}
+
+// readBatch reads the answer of ledger.post_batch.
+func (o *outcome) readBatch(rows pgx.Rows) error {
+	var places []int32
+	var codes []string
+	var postings, events, debitsAfter, creditsAfter, crossings []int64
+	var days []pgtype.Date
+	var told []bool
+	_, err := pgx.ForEachRow(rows, []any{
+		&places, &codes, &postings, &events, &days, &debitsAfter, &creditsAfter, &told, &crossings,
+	}, func() error {
+		for i, place := range places {
+			o.set(int(place-1), Verdict{
+				Code: Code(codes[i]), Posting: PostingID(postings[i]), Event: EventID(events[i]), Day: days[i].Time,
+				DebitAfter: money.Amount(debitsAfter[i]), CreditAfter: money.Amount(creditsAfter[i]),
+			}, told[i])
+		}
+		o.crossed.EventIDs = append(o.crossed.EventIDs, crossings...)
+		return nil
+	})
+	return err
+}
+
+// set notes the verdict of the entry in place i; told is whether it is of a kind
+// that people are told of.
+func (o *outcome) set(i int, v Verdict, told bool) {
+	o.verdicts[i] = v
+	if v.Code == CodePosted && told {
+		o.posted.add(&v)
+	}
 }
 
 // check refuses an id that could not be stored. It is the program's mistake, or
@@ -244,6 +274,9 @@ func (p *Posted) add(v *Verdict) {
 	}
 }
 
+// isStraight tells whether ledger.post_one books entries: a single one, and no reversal.
+func isStraight(entries []Entry) bool { return len(entries) == 1 && entries[0].Kind != Reversal }
+
 // call makes the statement that posts entries: the straight one for a single
 // entry, that for batches otherwise.
 func (b *Book) call(entries []Entry) (query string, args []any, err error) {
@@ -253,7 +286,8 @@ func (b *Book) call(entries []Entry) (query string, args []any, err error) {
 		}
 	}
 	latest := b.latestDay()
-	if e := &entries[0]; len(entries) == 1 && e.Kind != Reversal {
+	if isStraight(entries) {
+		e := &entries[0]
 		return `SELECT * FROM ledger.post_one($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, []any{
 			int64(e.Event), string(e.Kind), int64(e.Debit), int64(e.Credit), int64(e.Amount), e.Source, e.ExternalID,
 			e.Mode == Offline, e.OccurredAt, b.day(e, latest), orNull(e.Subject),

@@ -604,14 +604,16 @@ END
 $$;
 -- +goose StatementEnd
 
--- post_batch books a batch and answers one row per item, told apart by ord
--- (from 1), and, when thresholds were crossed, one row of ord 0 with the event
--- ids of the crossings. Verdicts: posted; duplicate (the same was booked under
--- this id before); conflict (something else was); cancelled (the id has a
--- tombstone); refused (a floor); over_reversed; unknown_account;
--- closed_account; bad_legs (this kind does not go between these accounts, or
--- may not be forced); bad_amount; no_original; not_reversible. Refusals by a
--- floor and of too great a reversal are kept under the id: it stays refused.
+-- post_batch books a batch. It answers at most two rows, whose arrays have an
+-- element per item, told apart by ord (from 1): a row of the items that were
+-- posted, with the event ids of the thresholds that were crossed, and a row of
+-- all others. A row per item would be more work for both sides. Verdicts:
+-- posted; duplicate (the same was booked under this id before); conflict
+-- (something else was); cancelled (the id has a tombstone); refused (a floor);
+-- over_reversed; unknown_account; closed_account; bad_legs (this kind does not go
+-- between these accounts, or may not be forced); bad_amount; no_original;
+-- not_reversible. Refusals by a floor and of too great a reversal are kept under
+-- the id: it stays refused.
 --
 -- All arrays are of one length. p_amount 0 of a reversal means the whole
 -- original. p_of_source and p_of_ext name what a reversal reverses; both arrays
@@ -623,15 +625,17 @@ $$;
 -- Each statement is planned once per session for an unknown number of items.
 -- The planner then expects few, which gives index lookups in the tables (right
 -- for one item and for a thousand) and nested loops between sets of items,
--- which must not be: no statement joins one set of items with another.
+-- which must not be: no statement joins one set of items with another. Where
+-- many arrays are read by place, only one is unnested: each further one would be
+-- put into a table of its own first.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.post_batch(
     p_event bigint[], p_kind text[], p_debit bigint[], p_credit bigint[], p_amount bigint[],
     p_source text[], p_ext text[], p_forced boolean[], p_occurred timestamptz[], p_day date[],
     p_subject bigint[], p_of_source text[], p_of_ext text[]
 ) RETURNS TABLE (
-    ord integer, verdict text, posting_id bigint, event_id bigint, booking_day date,
-    debit_after bigint, credit_after bigint, told boolean, crossings bigint[]
+    ord integer[], verdict text[], posting_id bigint[], event_id bigint[], booking_day date[],
+    debit_after bigint[], credit_after bigint[], told boolean[], crossings bigint[]
 )
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -727,13 +731,13 @@ BEGIN
     -- Look at each item and take the ids of the sound ones. An id that another
     -- transaction is taking right now makes this statement wait for the outcome.
     WITH place AS (
-        SELECT i.*, nextval('ledger.posting_id') AS id,
+        SELECT i.ord, p_kind[i.ord] AS kind, i.debit, p_credit[i.ord] AS credit, p_amount[i.ord] AS amount,
+               p_source[i.ord] AS source, p_ext[i.ord] AS ext_id, p_forced[i.ord] AS forced, p_day[i.ord] AS day,
+               p_subject[i.ord] AS subject, v_of_id[i.ord] AS of_id, v_of_kind[i.ord] AS of_kind,
+               v_of_told[i.ord] AS of_told, nextval('ledger.posting_id') AS id,
                width_bucket(i.debit, CASE WHEN i.debit >= 1000000 THEN v_wallet ELSE v_system END) AS d,
-               width_bucket(i.credit, CASE WHEN i.credit >= 1000000 THEN v_wallet ELSE v_system END) AS c
-          FROM unnest(p_kind, p_debit, p_credit, p_amount, p_source, p_ext, p_forced, p_day, p_subject,
-                      v_of_id, v_of_kind, v_of_told)
-               WITH ORDINALITY AS i (kind, debit, credit, amount, source, ext_id, forced, day, subject,
-                                     of_id, of_kind, of_told, ord)
+               width_bucket(p_credit[i.ord], CASE WHEN p_credit[i.ord] >= 1000000 THEN v_wallet ELSE v_system END) AS c
+          FROM unnest(p_debit) WITH ORDINALITY AS i (debit, ord)
     ), leg AS (
         SELECT p.*,
                CASE WHEN p.debit < 1000000 THEN CASE WHEN v_system[p.d] = p.debit THEN v_kind[p.d] END
@@ -792,10 +796,11 @@ BEGIN
     -- no closer look: credits and refusals could only leave them more.
     SELECT array_agg(s.debit_at) INTO v_tight
       FROM (SELECT i.debit_at
-              FROM unnest(v_debit_at, p_amount, p_forced, v_verdict) AS i (debit_at, amount, forced, verdict)
-             WHERE i.verdict = 'posted' AND i.debit_at IS NOT NULL
+              FROM unnest(v_debit_at) WITH ORDINALITY AS i (debit_at, ord)
+             WHERE v_verdict[i.ord] = 'posted' AND i.debit_at IS NOT NULL
              GROUP BY i.debit_at
-            HAVING NOT bool_and(i.forced) AND v_posted[i.debit_at] - v_held[i.debit_at] < sum(i.amount)) AS s;
+            HAVING NOT bool_and(p_forced[i.ord])
+               AND v_posted[i.debit_at] - v_held[i.debit_at] < sum(p_amount[i.ord])) AS s;
     IF v_tight IS NOT NULL OR v_orig IS NOT NULL THEN
         v_run := v_posted;
         FOR r IN
@@ -841,17 +846,15 @@ BEGIN
     -- leg, on its only wallet or on none; a transfer between wallets is two.
     RETURN QUERY
     WITH leg AS (
-        SELECT i.ord::integer AS ord, i.credit_at IS NULL OR i.debit_at IS NOT NULL AS debited,
-               i.forced OR i.debit_at IS NULL AS may_lower, coalesce(i.debit_at, i.credit_at) AS at,
-               CASE WHEN i.debit_at IS NULL THEN i.amount ELSE -i.amount END AS delta
-          FROM unnest(v_verdict, v_debit_at, v_credit_at, p_amount, p_forced)
-               WITH ORDINALITY AS i (verdict, debit_at, credit_at, amount, forced, ord)
-         WHERE i.verdict = 'posted'
+        SELECT i.ord::integer AS ord, v_credit_at[i.ord] IS NULL OR i.debit_at IS NOT NULL AS debited,
+               p_forced[i.ord] OR i.debit_at IS NULL AS may_lower, coalesce(i.debit_at, v_credit_at[i.ord]) AS at,
+               CASE WHEN i.debit_at IS NULL THEN p_amount[i.ord] ELSE -p_amount[i.ord] END AS delta
+          FROM unnest(v_debit_at) WITH ORDINALITY AS i (debit_at, ord)
+         WHERE v_verdict[i.ord] = 'posted'
         UNION ALL
-        SELECT i.ord::integer, false, true, i.credit_at, i.amount
-          FROM unnest(v_verdict, v_debit_at, v_credit_at, p_amount)
-               WITH ORDINALITY AS i (verdict, debit_at, credit_at, amount, ord)
-         WHERE i.verdict = 'posted' AND i.debit_at IS NOT NULL AND i.credit_at IS NOT NULL
+        SELECT i.ord::integer, false, true, v_credit_at[i.ord], p_amount[i.ord]
+          FROM unnest(v_debit_at) WITH ORDINALITY AS i (debit_at, ord)
+         WHERE v_verdict[i.ord] = 'posted' AND i.debit_at IS NOT NULL AND v_credit_at[i.ord] IS NOT NULL
     ), move AS MATERIALIZED (
         SELECT l.ord, l.debited, l.may_lower, l.at, l.delta,
                (v_posted[l.at] + sum(l.delta) OVER w)::bigint AS after,
@@ -900,12 +903,11 @@ BEGIN
            AND ledger.crossed(t.upward, t.amount, m.after - m.delta, m.after)
         RETURNING event_id
     )
-    SELECT i.ord, 'posted', v_id[i.ord], p_event[i.ord], greatest(p_day[i.ord], v_gate.closed_through + 1),
-           i.debit_after, i.credit_after, v_told[i.ord], NULL::bigint[]
+    SELECT array_agg(i.ord), array_agg('posted'::text), array_agg(v_id[i.ord]), array_agg(p_event[i.ord]),
+           array_agg(greatest(p_day[i.ord], v_gate.closed_through + 1)),
+           array_agg(coalesce(i.debit_after, 0)), array_agg(coalesce(i.credit_after, 0)), array_agg(v_told[i.ord]),
+           (SELECT array_agg(x.event_id) FROM crossed x)
       FROM item i
-    UNION ALL
-    SELECT 0, 'crossed', NULL, NULL, NULL, NULL, NULL, NULL, array_agg(x.event_id)
-      FROM crossed x
     HAVING count(*) > 0;
 
     IF 'posted' = ALL (v_verdict) THEN
@@ -915,15 +917,16 @@ BEGIN
     -- The others: what their id was taken for decides before what is wrong with
     -- them now. What a later item of this batch took it for does not count.
     RETURN QUERY
-    SELECT i.ord::integer,
-           CASE WHEN k.source IS NULL OR (i.verdict <> 'duplicate' AND k.posting_id > i.id) THEN i.verdict
-                WHEN k.posting_id IS NULL THEN 'cancelled'
-                WHEN k.body_hash IS DISTINCT FROM
-                     ledger.body_hash(i.kind, i.debit, i.credit, i.amount, i.subject, i.of_id) THEN 'conflict'
-                WHEN f.posting_id IS NOT NULL THEN f.reason
-                ELSE 'duplicate' END,
-           k.posting_id, coalesce(p.event_id, f.event_id, i.event), k.booking_day, p.debit_after, p.credit_after,
-           false, NULL::bigint[]
+    SELECT array_agg(i.ord::integer),
+           array_agg(CASE WHEN k.source IS NULL OR (i.verdict <> 'duplicate' AND k.posting_id > i.id) THEN i.verdict
+                          WHEN k.posting_id IS NULL THEN 'cancelled'
+                          WHEN k.body_hash IS DISTINCT FROM
+                               ledger.body_hash(i.kind, i.debit, i.credit, i.amount, i.subject, i.of_id) THEN 'conflict'
+                          WHEN f.posting_id IS NOT NULL THEN f.reason
+                          ELSE 'duplicate' END),
+           array_agg(coalesce(k.posting_id, 0)), array_agg(coalesce(p.event_id, f.event_id, i.event)),
+           array_agg(k.booking_day), array_agg(coalesce(p.debit_after, 0)), array_agg(coalesce(p.credit_after, 0)),
+           array_agg(false), NULL::bigint[]
       FROM unnest(v_id, p_event, p_kind, p_debit, p_credit, p_amount, p_source, p_ext, p_subject, v_of_id, v_verdict)
            WITH ORDINALITY AS i (id, event, kind, debit, credit, amount, source, ext_id, subject, of_id, verdict, ord)
       LEFT JOIN ledger.idem k ON k.source = i.source AND k.ext_id = i.ext_id
@@ -945,15 +948,15 @@ END
 $$;
 -- +goose StatementEnd
 
--- post_one books one item and answers as post_batch does. The plain case, one
--- wallet, an open day and everything in order, goes by the straight road below
--- at half the cost; any other item is handed to post_batch, with nothing written.
+-- post_one books one item and answers one row. The plain case, one wallet, an
+-- open day and everything in order, goes by the straight road below at half the
+-- cost; any other item is handed to post_batch, with nothing written.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.post_one(
     p_event bigint, p_kind text, p_debit bigint, p_credit bigint, p_amount bigint,
     p_source text, p_ext text, p_forced boolean, p_occurred timestamptz, p_day date, p_subject bigint
 ) RETURNS TABLE (
-    ord integer, verdict text, posting_id bigint, event_id bigint, booking_day date,
+    verdict text, posting_id bigint, event_id bigint, booking_day date,
     debit_after bigint, credit_after bigint, told boolean, crossings bigint[]
 )
     LANGUAGE plpgsql SECURITY DEFINER
@@ -1016,24 +1019,13 @@ BEGIN
         RETURNING id INTO v_id;
         IF NOT FOUND THEN
             -- The id is taken or the day closed: put the wallet back as it was.
-            debit_after := NULL;
-            credit_after := NULL;
             UPDATE ledger.balance b
                SET posted = b.posted - v_delta, ver = b.ver - 1, floor = least(b.policy_floor, b.posted - v_delta)
              WHERE b.account_id = v_wallet;
             EXIT straight;
         END IF;
 
-        booking_day := p_day;
-        ord := 1;
-        verdict := 'posted';
-        posting_id := v_id;
-        event_id := p_event;
-        told := v_has.told;
-        RETURN NEXT;
-
         IF v_has.posted < v_has.low_mark OR v_has.posted > v_has.high_mark THEN
-            RETURN QUERY
             WITH crossed AS (
                 INSERT INTO ledger.crossing (account_id, owner, upward, ver, event_id, posting_id, threshold, balance,
                                              occurred_at, at)
@@ -1044,18 +1036,22 @@ BEGIN
                    AND ledger.crossed(t.upward, t.amount, v_has.posted - v_delta, v_has.posted)
                 RETURNING event_id
             )
-            SELECT 0, 'crossed', NULL::bigint, NULL::bigint, NULL::date, NULL::bigint, NULL::bigint, NULL::boolean,
-                   array_agg(x.event_id)
-              FROM crossed x
-            HAVING count(*) > 0;
+            SELECT array_agg(x.event_id) INTO crossings FROM crossed x;
         END IF;
+        verdict := 'posted';
+        posting_id := v_id;
+        event_id := p_event;
+        booking_day := p_day;
+        told := v_has.told;
+        RETURN NEXT;
         RETURN;
     END;
     RETURN QUERY
-    SELECT *
+    SELECT b.verdict[1], b.posting_id[1], b.event_id[1], b.booking_day[1], b.debit_after[1], b.credit_after[1],
+           b.told[1], b.crossings
       FROM ledger.post_batch(ARRAY[p_event], ARRAY[p_kind], ARRAY[p_debit], ARRAY[p_credit], ARRAY[p_amount],
                              ARRAY[p_source], ARRAY[p_ext], ARRAY[p_forced], ARRAY[p_occurred], ARRAY[p_day],
-                             ARRAY[p_subject], NULL, NULL);
+                             ARRAY[p_subject], NULL, NULL) AS b;
 END
 $$;
 -- +goose StatementEnd
