@@ -51,7 +51,7 @@ load: setup-run build ## 2,000 uploads a second against a city of 400,000; a kil
 .PHONY: faults
 faults: setup-test build ## kill -9 again and again under load, then the fault tests of every package
 	$(GO) run ./cmd/zvonok-load --dir var/faults --people 60000 --schools 100 --rate 400 --seconds 5 --kill --rounds $(KILLS)
-	$(GO) test $(GOFLAGS) -race -count 1 -run 'Kill|Crash|Fault|Dead|Lost|Restart|Stopped|Full|Replay' ./...
+	ZVONOK_TEST_DEADLOCK_SECONDS=60 $(GO) test $(GOFLAGS) -race -count 1 -run 'Kill|Crash|Fault|Dead|Lost|Restart|Stopped|Full|Replay' ./...
 KILLS ?= 10
 
 .PHONY: mutate

@@ -75,6 +75,55 @@ func TestTheAccountingDay(t *testing.T) {
 	b.sound()
 }
 
+// T12: on the days on which a zone's clocks go forward and back an entry belongs
+// to the date of its own clocks, also in the hour that comes twice and in the
+// last second before a midnight that is 23 or 25 hours after the one before.
+// Balances follow the order of posting, however the moments jump.
+func TestTheAccountingDayWhenTheClocksChange(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 1)
+	zone, err := time.LoadLocation("Europe/Berlin")
+	b.must(err)
+	b.book.Zone = zone
+	changes := 0
+	for day := time.Now().In(zone).AddDate(0, 0, -400); day.Before(time.Now().AddDate(0, 0, -2)); day = day.AddDate(0, 0, 1) {
+		midnight := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, zone)
+		next := time.Date(day.Year(), day.Month(), day.Day()+1, 0, 0, 0, 0, zone)
+		length := next.Sub(midnight)
+		if length == 24*time.Hour {
+			continue
+		}
+		changes++
+		date := time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, time.UTC)
+		for i, row := range []struct {
+			at   time.Time
+			want time.Time
+		}{
+			{next.Add(-time.Second), date}, // the latest first: the order is that of posting
+			{midnight, date},
+			{midnight.Add(-time.Second), date.AddDate(0, 0, -1)},
+			{midnight.Add(2*time.Hour + 30*time.Minute), date},
+			{midnight.Add(3*time.Hour + 30*time.Minute), date}, // 2:30 again, or 4:30
+			{next, date.AddDate(0, 0, 1)},
+			{midnight.Add(length / 2), date},
+		} {
+			e := b.topUp(0, fmt.Sprintf("%s %d", date, i), 10_00)
+			e.OccurredAt, e.Day = row.at.UTC(), time.Time{}
+			v := b.postOne(e)
+			if !v.Day.Equal(row.want) || v.Code != ledger.CodePosted {
+				t.Errorf("%s is %s on %s, want %s", row.at, v.Code, v.Day, row.want)
+			}
+			if want := money.Amount((changes-1)*7+i+1) * 10_00; v.CreditAfter != want {
+				t.Errorf("%s leaves %s, want %s", row.at, v.CreditAfter, want)
+			}
+		}
+	}
+	if changes < 2 {
+		t.Errorf("%d changes of the clocks in 400 days", changes)
+	}
+	b.sound()
+}
+
 func TestAClosedDayIsSealedAndSumsUp(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 3)

@@ -110,6 +110,7 @@ func makeMutants(t *testing.T) []mutant {
 	return all
 }
 
+// T18: at least four of five mutants are noticed.
 func TestMutationGate(t *testing.T) {
 	if os.Getenv(mutantVariable) != "" {
 		t.Fatal("a mutant does not make mutants")

@@ -1,10 +1,14 @@
 package ledger_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -498,6 +502,10 @@ func TestManyPurchasesAtOnceSpendOnlyWhatIsThere(t *testing.T) {
 	b.sound()
 }
 
+// deadlockSeconds is how long the next test goes on for; unset, a number of calls
+// is enough. `make faults` sets it to the minute of the specification.
+const deadlockSeconds = "ZVONOK_TEST_DEADLOCK_SECONDS"
+
 // T5: opposite transfers, batches in random order and singles, all over the
 // same few wallets, never deadlock and keep the money.
 func TestOppositeTransfersNeverDeadlock(t *testing.T) {
@@ -505,36 +513,67 @@ func TestOppositeTransfersNeverDeadlock(t *testing.T) {
 	const wallets, workers, calls = 12, 12, 40
 	b := newBooks(t, wallets)
 	b.fund(1000_00)
+	seconds, err := strconv.Atoi(cmp.Or(os.Getenv(deadlockSeconds), "0"))
+	b.must(err)
+	until := time.Now().Add(time.Duration(seconds) * time.Second)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
 	before := b.count(`SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`)
+	var mu sync.Mutex
+	made, batches := money.Amount(0), 0 // what came in from outside less what went out
 	group, ctx := errgroup.WithContext(t.Context())
 	for w := range workers {
+		random := rand.New(rand.NewPCG(seed, uint64(w)))
 		group.Go(func() error {
-			for c := range calls {
+			for c := 0; c < calls || time.Now().Before(until); c++ {
 				var entries []ledger.Entry
-				for i := range 1 + (w*c)%9 {
-					from := (w*7 + c*5 + i*11) % wallets
-					to := (from + 1 + (w+c+i)%(wallets-1)) % wallets
+				for i := range 1 + random.IntN(9) {
+					from := random.IntN(wallets)
+					to := (from + 1 + random.IntN(wallets-1)) % wallets
 					id := fmt.Sprintf("%d-%d-%d", w, c, i)
-					switch (w + c + i) % 4 {
+					switch random.IntN(4) {
 					case 0:
 						entries = append(entries, b.buy(from, id, 1_00))
 					case 1:
 						entries = append(entries, b.topUp(from, id, 10_00))
-					default:
+					default: // and its opposite, by another or by this one
 						entries = append(entries, b.transfer(from, to, id, money.Amount(1+i)*100))
 					}
 				}
-				if _, err := b.tryPost(ctx, entries...); err != nil {
+				verdicts, err := b.tryPost(ctx, entries...)
+				if err != nil {
 					return err
 				}
+				mu.Lock()
+				batches++
+				for i, v := range verdicts {
+					if v.Code == ledger.CodePosted {
+						switch entries[i].Kind {
+						case ledger.TopUp:
+							made += entries[i].Amount
+						case ledger.BuffetSale:
+							made -= entries[i].Amount
+						}
+					}
+				}
+				mu.Unlock()
 			}
 			return nil
 		})
 	}
 	b.must(group.Wait())
+	// A deadlock would also have been the error of a call; the server's count comes
+	// when its processes tell of themselves, which they do when they have nothing to do.
 	b.exec(`SELECT pg_stat_clear_snapshot()`)
 	if after := b.count(`SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`); after != before {
 		t.Errorf("%d deadlocks", after-before)
+	}
+	held := money.Amount(0)
+	for w := range wallets {
+		held += b.balance(w).Posted
+	}
+	if want := wallets*1000_00 + made; held != want {
+		t.Errorf("after %d calls the wallets hold %s together, want %s", batches, held, want)
 	}
 	b.sound()
 }

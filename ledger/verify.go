@@ -118,7 +118,7 @@ func (r VerifyReport) WriteTo(w io.Writer) (int64, error) {
 // sequences) and the notices of I10 are about tables of other packages; their
 // checks come as more.
 func Verify(ctx context.Context, pool *pgxpool.Pool, more ...Check) (VerifyReport, error) {
-	report := VerifyReport{Found: map[string]int{}}
+	report := VerifyReport{Found: map[string]int{}, Violations: []Violation{}}
 	if err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly},
 		func(tx pgx.Tx) error {
 			if _, err := tx.Exec(ctx, `

@@ -12,8 +12,9 @@ import (
 	"zvonok/ledger"
 )
 
-// T14 and one row per invariant: a row is tampered with past all guards, and
-// the verification names the invariant, the day and the row.
+// T14 and a row or more for each of I1, I2, I3, I4, I5, I6, I7, I8, I9, I10, I11,
+// I12, I15, I16 and I17: a row is tampered with past all guards, and the
+// verification names the invariant, the day and the row.
 func TestVerifyNamesTheTamperedRow(t *testing.T) {
 	t.Parallel()
 	// Postings 1 to 4 are top-ups of wallets 0 to 3 of the day before yesterday,

@@ -588,7 +588,7 @@ func TestAReaderIsToldCardsAsItSeesThem(t *testing.T) {
 	}
 }
 
-// Fault row 35: gaps are shown and close by themselves.
+// I14, fault row 35: gaps and doubled numbers are shown, and gaps close by themselves.
 func TestGapsInTheNumbersAreShown(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, 1)

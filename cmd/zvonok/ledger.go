@@ -118,6 +118,9 @@ func (l *ledgerVerifyCommand) Run(ctx context.Context, c *console) error {
 			}{report, sequences})
 		} else {
 			_, err = report.WriteTo(c.out)
+			if len(sequences) == 0 {
+				fmt.Fprintln(c.out, "note I14: no number of a device is missing, and none came with two contents")
+			}
 			for _, s := range sequences {
 				fmt.Fprintf(c.out, "note I14: device %d (%s): %d numbers have not arrived, %d came with two contents\n",
 					s.Device, s.Name, s.Missing, s.Conflicts)

@@ -57,6 +57,8 @@ func testPage(t *testing.T, demo *program) {
 		chromedp.Click(row+` .in`, chromedp.ByQuery),
 		chromedp.WaitVisible(h.css+` .messages li`, chromedp.ByQuery),
 		chromedp.Text(h.css+` .messages li`, &sms, chromedp.ByQuery),
+		// The SMS may be faster than the door's own answer, which is not to be taken for the till's.
+		chromedp.WaitVisible(row+` .answer:not(:empty)`, chromedp.ByQuery),
 		chromedp.Click(row+` .buffet`, chromedp.ByQuery),
 		chromedp.WaitVisible(row+` .answer:not(:empty)`, chromedp.ByQuery),
 		chromedp.Text(row+` .answer`, &sold, chromedp.ByQuery),

@@ -33,6 +33,12 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 	}
+	if url := os.Getenv(servingAt); url != "" {
+		if err := serveBanks(url); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 
