@@ -24,7 +24,7 @@ import (
 type ledgerCommands struct {
 	Verify    ledgerVerifyCommand    `cmd:"" help:"Check every invariant of the books; prints ok with counts and control sums, or each violation."`
 	Reconcile ledgerReconcileCommand `cmd:"" help:"Compare a bank's registry with the books; what only the bank has is credited."`
-	Breaks    ledgerBreaksCommand    `cmd:"" help:"List what registries and books differ in and nobody has settled yet; exit 1 when there is any."`
+	Breaks    ledgerBreaksCommand    `cmd:"" help:"List what registries and books differ in and nobody has settled yet, and days whose registry has not come; exit 1 when there is any."`
 	Resolve   ledgerResolveCommand   `cmd:"" help:"Settle one line that breaks lists."`
 	Suspense  ledgerSuspenseCommand  `cmd:"" help:"List the payments that found no account to go to."`
 	Release   ledgerReleaseCommand   `cmd:"" help:"Move a payment out of the suspense account to the account it was meant for."`
@@ -153,7 +153,11 @@ func (l *ledgerBreaksCommand) Run(ctx context.Context, c *console) error {
 				if b.Disputed {
 					state = "to be settled"
 				}
-				rows = append(rows, []any{b.ID, b.Since.Format(time.DateOnly), b.Partner, b.State, b.Txn, b.Bank, b.Ours, state})
+				id, payment := fmt.Sprint(b.ID), b.Txn
+				if b.State == topup.NoRegistry {
+					id, payment, state = "-", fmt.Sprintf("%d of that day", b.Payments), "ask the bank for its registry"
+				}
+				rows = append(rows, []any{id, b.Since.Format(time.DateOnly), b.Partner, b.State, payment, b.Bank, b.Ours, state})
 			}
 			err = table(c.out, []any{"ID", "DAY", "PARTNER", "LINE IS", "PAYMENT", "BANK", "OURS", "STATE"}, rows)
 		}

@@ -9,8 +9,9 @@ import (
 )
 
 // MeasureOpen measures what waits for a person to settle, for the metrics: lines
-// of registries that differ, and payments in the suspense account. It is called
-// now and then; what it reads is what is open, however much was settled before.
+// of registries that differ, payments in the suspense account, and days of the
+// last week for which a bank that sends registries has sent none. It is called now
+// and then; what it reads is what is open, however much was settled before.
 func (e *Endpoints) MeasureOpen(ctx context.Context) error {
 	rows, err := e.pool.Query(ctx, `
 		WITH line AS (
@@ -23,11 +24,23 @@ func (e *Endpoints) MeasureOpen(ctx context.Context) error {
 			 WHERE l.open
 			UNION ALL
 			SELECT 'suspense', amount, booked_at FROM topup.payment WHERE state = 'suspense'
+			UNION ALL
+			SELECT 'no_registry', y.amount, (d.day::timestamp AT TIME ZONE p.time_zone)
+			  FROM topup.partner p
+			 CROSS JOIN LATERAL (SELECT ($1::timestamptz AT TIME ZONE p.time_zone)::date - n AS day
+			                       FROM generate_series($2 + 1, $2 + 7) AS n) AS d
+			 CROSS JOIN LATERAL (SELECT coalesce(sum(y.amount), 0)::bigint AS amount
+			                       FROM topup.payment y
+			                      WHERE y.partner_id = p.id AND y.day = d.day AND y.state <> 'cancelled') AS y
+			 WHERE y.amount > 0
+			   AND EXISTS (SELECT FROM topup.registry_file f WHERE f.partner_id = p.id)
+			   AND NOT EXISTS (SELECT FROM topup.registry_file f
+			                    WHERE f.partner_id = p.id AND f.day = d.day AND f.state <> 'replaced')
 		)
 		SELECT k.what, count(l.what), coalesce(sum(l.amount), 0)::bigint, coalesce(min(l.since), $1)
-		  FROM unnest(ARRAY['waiting', 'disputed', 'suspense']) AS k (what)
+		  FROM unnest(ARRAY['waiting', 'disputed', 'suspense', 'no_registry']) AS k (what)
 		  LEFT JOIN line l ON l.what = k.what
-		 GROUP BY k.what`, e.now())
+		 GROUP BY k.what`, e.now(), holdDays)
 	if err != nil {
 		return fmt.Errorf("measure what is open: %w", err)
 	}

@@ -21,6 +21,8 @@ const (
 	// holdDays is how long a payment that a registry does not have waits for a
 	// later one before it is in dispute.
 	holdDays = 2
+	// silenceDays is how far back days without a registry are looked for.
+	silenceDays = 100
 	// maxBreaks is how many open lines a report lists; all are counted.
 	maxBreaks = 1000
 	// reconcileTimeout is for the one statement that judges a million lines.
@@ -51,6 +53,8 @@ const (
 	RepeatedLine State = "duplicate"
 	// Replaced: the file was taken anew, corrected; the line counts for nothing.
 	Replaced State = "replaced"
+	// NoRegistry: payments of a day for which no file has come; not a line.
+	NoRegistry State = "no_registry"
 )
 
 // States returns the states of lines that count.
@@ -70,9 +74,10 @@ type Tally struct {
 	Sum   money.Amount `json:"sum"`
 }
 
-// Break is an open line: something for a person to settle with the bank.
+// Break is an open line, or the payments of a day whose registry has not come:
+// something for a person to settle with the bank.
 type Break struct {
-	ID      int64  `json:"id"`
+	ID      int64  `json:"id"` // 0 for NoRegistry
 	Partner string `json:"partner"`
 	File    string `json:"file"`
 	// Line is its number in the file; 0 for LedgerOnly.
@@ -83,6 +88,8 @@ type Break struct {
 	// Bank is the bank's sum, Ours is ours.
 	Bank money.Amount `json:"bank"`
 	Ours money.Amount `json:"ours"`
+	// Payments is how many there are, of NoRegistry.
+	Payments int `json:"payments,omitempty"`
 	// Since is the day of the file.
 	Since time.Time `json:"since"`
 	// Disputed tells that it no longer waits for a later file.
@@ -652,10 +659,48 @@ func (r *Report) read(ctx context.Context, tx pgx.Tx, file int64, now time.Time)
 	return err
 }
 
-// Breaks returns open lines of all files of a partner, or of all partners when
-// the name is empty: the oldest first, up to a thousand.
+// Breaks returns what is open with a partner, or with all partners when the name
+// is empty: days for which no registry has come although the days that a payment
+// may wait for one are over, and open lines of all files, up to a thousand, each
+// the oldest first.
 func Breaks(ctx context.Context, q pg.Querier, partner string, now time.Time) ([]Break, error) {
-	return readBreaks(ctx, q, `($2 = '' OR p.name = $2)`, now, partner)
+	silent, err := readSilence(ctx, q, partner, now)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := readBreaks(ctx, q, `($2 = '' OR p.name = $2)`, now, partner)
+	return append(silent, lines...), err
+}
+
+// readSilence returns the days of the last hundred with payments, but without a
+// registry that should have had them.
+func readSilence(ctx context.Context, q pg.Querier, partner string, now time.Time) ([]Break, error) {
+	rows, err := q.Query(ctx, `
+		SELECT p.name, y.day, count(*), sum(y.amount)::bigint
+		  FROM topup.partner p
+		 CROSS JOIN LATERAL (SELECT ($2::timestamptz AT TIME ZONE p.time_zone)::date - n AS day
+		                       FROM generate_series($3 + 1, $4) AS n) AS d
+		  JOIN topup.payment y ON y.partner_id = p.id AND y.day = d.day
+		 WHERE ($1 = '' OR p.name = $1) AND y.state <> 'cancelled'
+		   AND NOT EXISTS (SELECT FROM topup.registry_file f
+		                    WHERE f.partner_id = p.id AND f.day = d.day AND f.state <> 'replaced'
+		                      AND f.payee_code IN ('', y.payee_code))
+		   AND NOT EXISTS (SELECT FROM topup.registry_line l
+		                    WHERE l.event_id = y.event_id AND l.state NOT IN ('duplicate', 'replaced'))
+		 GROUP BY p.name, y.day
+		 ORDER BY y.day, p.name`, partner, now, holdDays, silenceDays)
+	if err != nil {
+		return nil, fmt.Errorf("look for days without a registry: %w", err)
+	}
+	silent, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Break, error) {
+		b := Break{State: NoRegistry, Disputed: true}
+		err := row.Scan(&b.Partner, &b.Since, &b.Payments, &b.Ours)
+		return b, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for days without a registry: %w", err)
+	}
+	return silent, nil
 }
 
 func readBreaks(ctx context.Context, q pg.Querier, where string, now time.Time, arg any) ([]Break, error) {

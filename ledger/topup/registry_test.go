@@ -251,6 +251,62 @@ func TestAPaymentTheBankForgotWaitsTwoDaysAndIsThenInDispute(t *testing.T) {
 	c.sound()
 }
 
+// A bank that sends no file at all is found out, day by day; one that sends the
+// file of one payee is asked for the other's.
+func TestADayWithoutARegistryIsAsked(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	c.partner(topup.NewPartner{Name: "mkb", Dialect: topup.OSMP, PaymentCodes: []string{"916", "917"}})
+	c.partner(topup.NewPartner{Name: "sber", Dialect: topup.Sber})
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.ask(osmpPay("mkb", "2", example, "100.00"))
+	c.ask(osmpPay("mkb", "3", foreign, "50.00"))
+	breaks := func() []topup.Break {
+		t.Helper()
+		list, err := topup.Breaks(t.Context(), c.pool, "", c.clock.now())
+		c.must(err)
+		return list
+	}
+	open := func(want float64) {
+		t.Helper()
+		c.must(c.endpoints.MeasureOpen(t.Context()))
+		if got := c.metric("zvonok_topup_open", "no_registry"); got != want {
+			t.Errorf("%v days without a registry by the metric, want %v", got, want)
+		}
+	}
+	c.clock.add(2 * 24 * time.Hour)
+	if list := breaks(); len(list) != 0 { // it may still come
+		t.Errorf("after two days: %+v", list)
+	}
+	c.clock.add(24 * time.Hour)
+	list := breaks()
+	if len(list) != 1 || list[0].State != topup.NoRegistry || list[0].Partner != "mkb" || list[0].Payments != 3 ||
+		list[0].Ours != 250_00 || list[0].Since.Format(time.DateOnly) != yesterday {
+		t.Errorf("after three days: %+v", list)
+	}
+	open(0) // it has never sent one: not worth an alarm
+	next := newSheet("mkb", "2026-11-24", 1)
+	_, err := c.reconcile("mkb", "next.txt", next.String())
+	c.must(err)
+	open(1)
+	s := newSheet("mkb", yesterday, 1)
+	s.line("1", yesterdayAt, example, 100_00)
+	s.line("2", yesterdayAt, example, 100_00)
+	_, err = c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	if list := breaks(); len(list) != 1 || list[0].Payments != 1 || list[0].Ours != 50_00 {
+		t.Errorf("with the registry of one payee: %+v", list)
+	}
+	open(0)
+	other := strings.Replace(newSheet("mkb", yesterday, 1).String(), "7700000000", "7700000001", 1)
+	_, err = c.reconcile("mkb", "two.txt", other)
+	c.must(err)
+	if list := breaks(); len(list) != 1 || list[0].State != topup.LedgerOnly || list[0].Txn != "3" {
+		t.Errorf("with both registries: %+v", list)
+	}
+	c.sound()
+}
+
 func TestADifferentSumIsWrittenOff(t *testing.T) {
 	t.Parallel()
 	c := newCity(t).withBanks()
