@@ -122,8 +122,9 @@ func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 		b.must(err)
 		return value("zvonok_ledger_lock_wait_seconds", "") > 0
 	})
-	if got := value("zvonok_ledger_fold_oldest_xid", ""); got != xid {
-		t.Errorf("the oldest transaction is %v by the metric, want %v", got, xid)
+	// Transactions of the whole cluster count, so another test's may be older still.
+	if got := value("zvonok_ledger_fold_oldest_xid", ""); got <= 0 || got > xid {
+		t.Errorf("the oldest transaction is %v by the metric, and %v still runs", got, xid)
 	}
 	if n := value("zvonok_ledger_fold_lag_transactions", ""); n < 2 {
 		t.Errorf("%v transactions have begun since the oldest", n)
