@@ -85,6 +85,8 @@ type Eaten struct {
 	Meal   Meal
 	Dishes []Dish
 	Sum    money.Amount // paid by the child's account
+	Date   time.Time    // of another day than the page it stands on; zero: of that
+	Late   bool         // reported too late for the digest of its day; said of one with a date
 }
 
 // Forecast says for how many school days the balance lasts at the present pace.
@@ -258,12 +260,16 @@ func (s Style) also(day Day) []row {
 	return rows
 }
 
-// eaten names a purchase or meal.
+// eaten names a purchase or meal, with its date where that is another one than its page's.
 func (s Style) eaten(e Eaten) string {
+	name := s.meal(e.Meal)
 	if e.Kind == Buffet {
-		return s.text("buffet", nil)
+		name = s.text("buffet", nil)
 	}
-	return s.meal(e.Meal)
+	if !e.Date.IsZero() {
+		name += " " + date(e.Date)
+	}
+	return name
 }
 
 func (s Style) dishesOrSum(e Eaten) string {
@@ -276,8 +282,8 @@ func (s Style) dishesOrSum(e Eaten) string {
 	return s.money(e.Sum)
 }
 
-// mealNote is what is told of a meal beside the dishes: calories, price, and to
-// the child's own representatives that it was subsidised.
+// mealNote is what is told of a meal beside the dishes: calories, price, to the
+// child's own representatives that it was subsidised, and that it came late.
 func (s Style) mealNote(c ChildDigest, e Eaten) string {
 	var notes []string
 	if kcal := s.kcal(e.Dishes); kcal != "" {
@@ -290,6 +296,9 @@ func (s Style) mealNote(c ChildDigest, e Eaten) string {
 		}
 	case c.Own:
 		notes = append(notes, s.text("mail_subsidised", nil))
+	}
+	if e.Late {
+		notes = append(notes, s.text("mail_late", nil))
 	}
 	return strings.Join(notes, ", ")
 }

@@ -60,6 +60,13 @@ func letters() []struct {
 		{"day, meals alone", covering(day, MealsOnly)},
 		{"week, visits alone", covering(week, VisitsOnly)},
 		{"week, meals alone", covering(week, MealsOnly)},
+		{"day after a till was offline", Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{
+			{Child: masha, Own: true, Balance: 5, Days: []Day{{Date: at("00:00"), Spent: 70_00, Meals: []Eaten{
+				{Kind: Hot, Meal: Lunch, Sum: 110_00, Dishes: []Dish{{Name: "Борщ", Kcal: 180}}, Date: at("00:00").AddDate(0, 0, -1), Late: true},
+				{Kind: Buffet, Sum: 30_00, Date: at("00:00").AddDate(0, 0, -1)},
+				{Kind: Buffet, Sum: 70_00, Dishes: dishes},
+			}, Also: []Message{Blocked{Child: masha, At: at("19:20").AddDate(0, 0, -1), Why: Limit, Dated: true}}}}},
+		}}},
 		{"day without anything", Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{{Child: masha, Balance: 5}}}},
 		{"four children", Digest{From: at("00:00"), To: at("00:00"), Children: []ChildDigest{
 			{Child: masha}, {Child: petya}, {Child: vanya}, {Child: olga},

@@ -110,12 +110,17 @@ type Blocked struct {
 	At    time.Time
 	Why   Why
 	Dish  string // what was wanted; for letters, may be empty
+	Dated bool   // of another day than the message, so that the SMS names the day
 	Links Links
 }
 
 // SMS renders the message, "Покупка 10:40 отклонена, Маша П.: лимит".
 func (b Blocked) SMS(s Style) string {
-	return s.one(b.Child, "blocked", values{"Time": clock(b.At), "Why": s.why(b.Why)})
+	v := values{"Time": clock(b.At), "Why": s.why(b.Why)}
+	if b.Dated {
+		v["Time"] = date(b.At) + " " + clock(b.At)
+	}
+	return s.one(b.Child, "blocked", v)
 }
 
 // Mail renders the message as a letter.

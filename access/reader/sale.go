@@ -31,7 +31,7 @@ func (s *storing) bookSales(ctx context.Context, tx pgx.Tx) error {
 	for i, f := range s.each(saleEvent) {
 		sold := meal.Sale{
 			Event: s.ids[i], Person: s.people[i].person, Kind: meal.Kind(f.sale.kind), Meal: f.sale.meal,
-			Items: mealItems(f.sale.items), Total: f.sale.total, At: f.at, Device: int64(f.device.ID), Seq: f.seq,
+			Items: mealItems(f.sale.items), Total: f.sale.total, At: f.at, ReceivedAt: f.receivedAt, Device: int64(f.device.ID), Seq: f.seq,
 			Building: f.device.BuildingID,
 			// The device reports what has happened: it is booked whatever the balance (D11).
 			Mode:   ledger.Offline,

@@ -111,7 +111,7 @@ func (t *Teller) readDiary(ctx context.Context, tx pgx.Tx, run digestRun, list [
 		func() error { return d.readVisits(ctx, tx, run, children, byChild) },
 		func() error { return d.readSchoolDays(ctx, tx, run, children, byChild) },
 		func() error { return d.readPace(ctx, tx, run, children) },
-		func() error { return d.readMeals(ctx, tx, run, children, byChild) },
+		func() error { return d.readMeals(ctx, tx, run, children) },
 		func() error { return d.readTopUps(ctx, tx, run, children, byChild) },
 		func() error { return d.readBlocked(ctx, tx, run, children, byChild) },
 		func() error { return d.readKept(ctx, tx, run, who, byChild) },
@@ -138,9 +138,9 @@ func (r digestRun) widest() (from, until time.Time) {
 // within reports whether a date is one of the run's days.
 func (r digestRun) within(day time.Time) bool { return !day.Before(r.first()) && !day.After(r.day) }
 
-// readVisits reads the visits of the days as far as they were reported by the
-// digest's moment, and passes of earlier days that were reported since the last
-// digest: what came late (D6), and the evening after it.
+// readVisits reads the visits of the days as far as they were reported in time
+// for the digest, and passes of earlier days that were reported since the last
+// one: what came late (D6), and the evening after it.
 func (d *diary) readVisits(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
@@ -153,7 +153,7 @@ func (d *diary) readVisits(
 			AND p.received_at <= $5
 		JOIN ledger.organisation AS o ON o.id = p.organisation_id
 		LEFT JOIN access.representative AS c ON c.id = p.companion_id
-		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since(), run.moment)
+		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since(), run.until())
 	if err != nil {
 		return fmt.Errorf("read visits: %w", err)
 	}
@@ -222,7 +222,13 @@ func (d *diary) readSchoolDays(
 	return nil
 }
 
-// menuKey names a meal of an organisation's day.
+// menuDay names an organisation's day.
+type menuDay struct {
+	org ledger.OrganisationID
+	day time.Time
+}
+
+// menuKey names a meal of such a day.
 type menuKey struct {
 	org  ledger.OrganisationID
 	day  time.Time
@@ -251,16 +257,18 @@ func (d *diary) readPace(ctx context.Context, tx pgx.Tx, run digestRun, children
 	return nil
 }
 
-// readMeals reads what was eaten on the days. A meal whose till did not say what
-// it was of consists of the day's menu.
-func (d *diary) readMeals(
-	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
-) error {
+// readMeals reads what was eaten on the days as far as it was reported in time
+// for the digest, and the meals of earlier days that were reported since the last
+// one. They have had no digest of their own day, so they are told with its date,
+// and beside what this one's days have cost. A meal whose till did not say what it
+// was of consists of the day's menu.
+func (d *diary) readMeals(ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID) error {
 	rows, err := tx.Query(ctx, `
-		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items
+		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items, s.at <= $5
 		FROM unnest($1::bigint[]) AS child (id)
-		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2 AND $3 AND s.reversed_by IS NULL
-		ORDER BY s.person_id, s.at, s.event_id`, children, run.first(), run.day)
+		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2::date - $4::int AND $3 AND s.reversed_by IS NULL
+			AND s.received_at <= $6 AND (s.day >= $2 OR s.received_at > $5)
+		ORDER BY s.person_id, s.at, s.event_id`, children, run.first(), run.day, lateDays, run.since(), run.until())
 	if err != nil {
 		return fmt.Errorf("read meals: %w", err)
 	}
@@ -271,13 +279,14 @@ func (d *diary) readMeals(
 		total money.Amount
 		own   bool // paid from the child's account
 		items []meal.Item
+		late  bool // the last digest would have told of it, had it come in time
 	}
 	sales, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (sale, error) {
 		var (
 			s     sale
 			items []byte
 		)
-		err := row.Scan(&s.child, &s.key.org, &s.key.day, &s.kind, &s.key.meal, &s.total, &s.own, &items)
+		err := row.Scan(&s.child, &s.key.org, &s.key.day, &s.kind, &s.key.meal, &s.total, &s.own, &items, &s.late)
 		if err == nil && items != nil {
 			err = json.Unmarshal(items, &s.items)
 		}
@@ -286,21 +295,27 @@ func (d *diary) readMeals(
 	if err != nil {
 		return fmt.Errorf("read meals: %w", err)
 	}
-	var orgs []int64
-	for _, l := range byChild {
-		orgs = append(orgs, int64(l.org))
+	days := map[menuDay]bool{}
+	for _, s := range sales {
+		days[menuDay{s.key.org, s.key.day}] = true
 	}
-	slices.Sort(orgs)
-	menus, err := readMenus(ctx, tx, slices.Compact(orgs), run)
+	menus, err := readMenus(ctx, tx, days)
 	if err != nil {
 		return err
 	}
 	for _, s := range sales {
-		page := d.page(s.child, s.key.day)
+		day := s.key.day
 		eaten := templates.Eaten{Kind: templates.Kind(s.kind), Meal: templates.Meal(s.key.meal)}
+		if day.Before(run.first()) {
+			eaten.Date, eaten.Late = day, s.late
+			day = run.day // news of other days stands on the last page
+		}
+		page := d.page(s.child, day)
 		if s.own {
 			eaten.Sum = s.total
-			page.Spent += s.total
+			if eaten.Date.IsZero() {
+				page.Spent += s.total
+			}
 		}
 		menu := menus[menuKey{s.key.org, s.key.day, strings.ToLower(s.key.meal)}]
 		for _, item := range s.items {
@@ -320,12 +335,17 @@ func (d *diary) readMeals(
 	return nil
 }
 
-// readMenus reads the dishes of the organisations' meals with their calories.
-func readMenus(ctx context.Context, tx pgx.Tx, orgs []int64, run digestRun) (map[menuKey][]templates.Dish, error) {
+// readMenus reads the dishes of some organisations' days with their calories.
+func readMenus(ctx context.Context, tx pgx.Tx, days map[menuDay]bool) (map[menuKey][]templates.Dish, error) {
+	orgs, dates := make([]int64, 0, len(days)), make([]time.Time, 0, len(days))
+	for d := range days {
+		orgs, dates = append(orgs, int64(d.org)), append(dates, d.day)
+	}
 	rows, err := tx.Query(ctx, `
-		SELECT organisation_id, day, meal, dish, coalesce(kcal, 0)::float8
-		FROM meal.menu WHERE organisation_id = ANY ($1) AND day BETWEEN $2 AND $3
-		ORDER BY organisation_id, day, meal, dish`, orgs, run.first(), run.day)
+		SELECT m.organisation_id, m.day, m.meal, m.dish, coalesce(m.kcal, 0)::float8
+		FROM unnest($1::bigint[], $2::date[]) AS d (organisation_id, day)
+		JOIN meal.menu AS m ON m.organisation_id = d.organisation_id AND m.day = d.day
+		ORDER BY m.organisation_id, m.day, m.meal, m.dish`, orgs, dates)
 	if err != nil {
 		return nil, fmt.Errorf("read menus: %w", err)
 	}
@@ -350,7 +370,7 @@ func readMenus(ctx context.Context, tx pgx.Tx, orgs []int64, run digestRun) (map
 const lateBooking = 31
 
 // readTopUps sums up the money that came to the children's accounts between the
-// last digest and this one's moment, whatever day it is booked on; the booking
+// last digest and this one, whatever day it is booked on; the booking
 // day only bounds the months that are looked at. What came in the evening after
 // the last digest is told on the first day of this one.
 func (d *diary) readTopUps(
@@ -362,7 +382,7 @@ func (d *diary) readTopUps(
 		JOIN ledger.account AS a ON a.person_id = child.id
 		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
 			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at > $4 AND p.posted_at <= $5`,
-		children, run.first(), run.day, run.since(), run.moment, lateBooking)
+		children, run.first(), run.day, run.since(), run.until(), lateBooking)
 	if err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
 	}
@@ -384,16 +404,17 @@ func (d *diary) readTopUps(
 	return nil
 }
 
-// readBlocked reads purchases that the parents' rules or an empty account stopped.
+// readBlocked reads purchases that the parents' rules or an empty account stopped
+// since the last digest. A till that asks is online, so none is reported late;
+// those of the evening after the last digest are told with their date.
 func (d *diary) readBlocked(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
-	from, until := run.widest()
 	rows, err := tx.Query(ctx, `
 		SELECT b.person_id, b.at, b.reason
 		FROM unnest($1::bigint[]) AS child (id)
-		JOIN meal.blocked AS b ON b.person_id = child.id AND b.at >= $2 AND b.at < $3
-		ORDER BY b.person_id, b.at, b.event_id`, children, from, until)
+		JOIN meal.blocked AS b ON b.person_id = child.id AND b.at > $2 AND b.at <= $3
+		ORDER BY b.person_id, b.at, b.event_id`, children, run.since(), run.until())
 	if err != nil {
 		return fmt.Errorf("read blocked purchases: %w", err)
 	}
@@ -404,9 +425,13 @@ func (d *diary) readBlocked(
 	)
 	if _, err := pgx.ForEachRow(rows, []any{&child, &at, &reason}, func() error {
 		l := byChild[child]
+		m := templates.Blocked{Child: l.name, At: at.In(l.zone), Why: whyBlocked(reason)}
 		if day := dateOf(at, l.zone); run.within(day) {
 			page := d.page(child, day)
-			page.Also = append(page.Also, templates.Blocked{Child: l.name, At: at.In(l.zone), Why: whyBlocked(reason)})
+			page.Also = append(page.Also, m)
+		} else {
+			m.Dated = true
+			d.also[child] = append(d.also[child], m)
 		}
 		return nil
 	}); err != nil {
@@ -427,8 +452,8 @@ func whyBlocked(reason meal.Code) templates.Why {
 }
 
 // readKept reads the crossings of thresholds that were kept back from a reader
-// since the last digest, or that the reader wants in digests alone. Passes, meals and top-ups that were are in the digest
-// anyway.
+// since the last digest, or that the reader wants in digests alone. Passes, meals
+// and top-ups that were are in the digest anyway.
 func (d *diary) readKept(
 	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID, byChild map[ledger.PersonID]listed,
 ) error {
@@ -437,8 +462,8 @@ func (d *diary) readKept(
 		FROM notice.notice AS n
 		JOIN ledger.crossing AS c ON c.event_id = n.event_id
 		WHERE n.representative_id = ANY ($1) AND n.verdict IN ('stale', 'capped', 'in_digest') AND n.topic = 'threshold'
-		  AND n.decided_at > $2 AND n.event_at > $2::timestamptz - $3::interval
-		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since(), lateReach)
+		  AND n.decided_at > $2 AND n.decided_at <= $4 AND n.event_at > $2::timestamptz - $3::interval
+		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since(), lateReach, run.until())
 	if err != nil {
 		return fmt.Errorf("read what was kept back: %w", err)
 	}

@@ -32,6 +32,12 @@ const (
 	// paceLeast is how many school days of those there must be for a forecast.
 	paceLeast = 3
 	lateReach = 72 * time.Hour // a pass reported later than this is in no digest of a day
+	lateDays  = 14             // nor is a meal of more days before it
+
+	// digestSettle is how long before its moment something must have come to be in a
+	// digest: longer than any transaction that stores it takes, so that nothing comes
+	// to light behind the digest's back, in neither this one nor the next.
+	digestSettle = time.Minute
 )
 
 // digestTopic is the topic of digests as deliveries know it.
@@ -117,12 +123,15 @@ func (r digestRun) first() time.Time {
 	return r.day
 }
 
-// since is the moment of the digest before it.
+// until is by when something must have come to be told of.
+func (r digestRun) until() time.Time { return r.moment.Add(-digestSettle) }
+
+// since is the until of the digest before it.
 func (r digestRun) since() time.Time {
 	if r.kind == weekly {
-		return r.moment.AddDate(0, 0, -weekDays)
+		return r.until().AddDate(0, 0, -weekDays)
 	}
-	return r.moment.AddDate(0, 0, -1)
+	return r.until().AddDate(0, 0, -1)
 }
 
 // digestBatch makes the digests of the next recipients of the oldest unfinished
@@ -187,7 +196,7 @@ func recipients(ctx context.Context, tx pgx.Tx, run digestRun) ([]access.Represe
 			 WHERE verdict = 'capped' AND representative_id > $2 AND $1 = 'day' AND decided_at > $4 AND decided_at <= $5
 			   AND event_at > $4::timestamptz - interval '1 day'
 			 ORDER BY representative_id LIMIT $3)
-		) AS r ORDER BY representative_id LIMIT $3`, run.kind, run.position, digestBatch, run.since(), run.moment)
+		) AS r ORDER BY representative_id LIMIT $3`, run.kind, run.position, digestBatch, run.since(), run.until())
 	if err != nil {
 		return nil, fmt.Errorf("find the recipients: %w", err)
 	}
@@ -265,7 +274,7 @@ func (t *Teller) listChildren(
 			WHERE representative_id = ANY ($1) AND mode = `+run.kind.literal()+`
 			UNION
 			SELECT DISTINCT representative_id, child_id, '' FROM notice.notice
-			WHERE representative_id = ANY ($1) AND verdict = 'capped' AND $2 = 'day' AND decided_at > $3 AND decided_at <= $4
+			WHERE representative_id = ANY ($1) AND verdict = 'capped' AND $2 = 'day' AND decided_at > $3 AND decided_at <= $6
 			  AND event_at > $3::timestamptz - interval '1 day'
 		), listed AS (
 			SELECT w.representative_id, w.child_id, w.channel, child.given_name, child.family_name, o.id AS organisation_id,
@@ -281,7 +290,7 @@ func (t *Teller) listChildren(
 		WHERE moment = $4
 		  AND NOT EXISTS (SELECT FROM notice.digest AS d
 		                  WHERE d.representative_id = l.representative_id AND d.kind = $2 AND d.day = $5)
-		ORDER BY representative_id, given_name, child_id, channel`, who, run.kind, run.since(), run.moment, run.day)
+		ORDER BY representative_id, given_name, child_id, channel`, who, run.kind, run.since(), run.moment, run.day, run.until())
 	if err != nil {
 		return nil, fmt.Errorf("list the children: %w", err)
 	}
@@ -472,10 +481,10 @@ func recordDigests(ctx context.Context, tx pgx.Tx, run digestRun, done []digestO
 		who[i], verdicts[i], counts[i] = int64(o.who), string(o.verdict), int32(o.deliveries)
 	}
 	_, err := tx.Exec(ctx, `
-		INSERT INTO notice.digest (representative_id, kind, day, verdict, deliveries, made_at)
-		SELECT who, $1, $2, verdict, deliveries, $3
+		INSERT INTO notice.digest (representative_id, kind, day, verdict, deliveries, made_at, known_until)
+		SELECT who, $1, $2, verdict, deliveries, $3, $7
 		FROM unnest($4::bigint[], $5::text[], $6::int[]) AS d (who, verdict, deliveries)`,
-		run.kind, run.day, now, who, verdicts, counts)
+		run.kind, run.day, now, who, verdicts, counts, run.until())
 	if err != nil {
 		return fmt.Errorf("record digests: %w", err)
 	}

@@ -66,8 +66,16 @@ func (b *bench) tap(child string, direction door.Direction, at, received time.Ti
 	return job
 }
 
-// sell books a sale that a till made offline.
+// sell books a sale that a till made offline and reported at once.
 func (b *bench) sell(child string, kind meal.Kind, which string, at time.Time, total money.Amount, items ...meal.Item) {
+	b.t.Helper()
+	b.sellLate(child, kind, which, at, at, total, items...)
+}
+
+// sellLate books a sale that a till made offline and reported later.
+func (b *bench) sellLate(
+	child string, kind meal.Kind, which string, at, received time.Time, total money.Amount, items ...meal.Item,
+) {
 	b.t.Helper()
 	err := pgx.BeginFunc(b.t.Context(), b.pool, func(tx pgx.Tx) error {
 		ids, err := ledger.NextEventIDs(b.t.Context(), tx, 1)
@@ -77,7 +85,7 @@ func (b *bench) sell(child string, kind meal.Kind, which string, at time.Time, t
 		b.seq++
 		verdicts, err := meal.NewCanteen(ledger.NewBook(b.jobs), b.jobs).Sell(b.t.Context(), tx, []meal.Sale{{
 			Event: ids[0], Person: b.people[child], Kind: kind, Meal: which, Items: items, Total: total, At: at,
-			Device: 2, Seq: b.seq, Mode: ledger.Offline,
+			ReceivedAt: received, Device: 2, Seq: b.seq, Mode: ledger.Offline,
 		}})
 		if err == nil && !verdicts[0].Booked() {
 			return fmt.Errorf("the sale is %s", verdicts[0].Code)
@@ -386,7 +394,7 @@ func TestTopUpsAndTheForecastAreInTheLetter(t *testing.T) {
 	}
 	posted := b.topUp("masha", 1000_00).In(zone) // by the database's clock
 	day := time.Date(posted.Year(), posted.Month(), posted.Day(), 12, 0, 0, 0, zone)
-	if posted.Hour() >= 19 {
+	if posted.Hour() >= 19 || posted.Add(digestSettle).Hour() == 19 {
 		day = day.AddDate(0, 0, 1) // what is posted after a day's digest is told in the next one
 	}
 	for n := range 4 {
@@ -529,6 +537,126 @@ func TestTheEveningAfterADigestIsToldByTheNextOne(t *testing.T) {
 	var letters int
 	if err := b.pool.QueryRow(t.Context(), `SELECT count(*) FROM delivery.letter`).Scan(&letters); err != nil || letters != 0 {
 		t.Errorf("%d letters tell of it once more, %v", letters, err)
+	}
+}
+
+// nextLetter makes the digests of a moment and returns the letter, "" for none.
+func (b *bench) nextLetter(moment time.Time) string {
+	b.t.Helper()
+	b.exec(`DELETE FROM delivery.letter`)
+	b.now = moment
+	b.digests()
+	var letters int
+	if err := b.pool.QueryRow(b.t.Context(), `SELECT count(*) FROM delivery.letter`).Scan(&letters); err != nil {
+		b.t.Fatal(err)
+	}
+	if letters == 0 {
+		return ""
+	}
+	return strings.ReplaceAll(b.letter(), "\u00a0", " ")
+}
+
+// door.md, "Late events": a till that was offline reports a meal when the digest of
+// its day has been made. The next one tells it, with its date, and no other does;
+// the digest of the week has it once, on its own day.
+func TestAMealReportedAfterTheDigestOfItsDayIsToldOnceByTheNextOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "petya", "email", "day")
+	b.wants("79000000001", "petya", "email", "week")
+	b.exec(`INSERT INTO meal.menu (organisation_id, day, meal, dish, kcal, price) VALUES
+		($1, '2026-11-23', 'lunch', 'Борщ', 180, 6000)`, b.org)
+	b.visit("petya", at(8, 15), at(14, 0))
+	late := at(20, 30) // the till is online again
+	b.sellLate("petya", meal.Hot, "lunch", at(12, 0), late, 80_00)
+	b.sellLate("petya", meal.Buffet, "", at(19, 20), at(19, 20), 30_00, meal.Item{Name: "Чай", Quantity: 1, Price: 30_00})
+	// As the bench records everything at once, the digest must leave out what came after it.
+	if text := b.nextLetter(evening); text == "" || strings.Contains(text, "Обед") || strings.Contains(text, "Чай") {
+		t.Errorf("the digest of Monday tells of what came after it:\n%s", text)
+	}
+	b.sell("petya", meal.Buffet, "", at(10, 40).AddDate(0, 0, 1), 70_00)
+	want := strings.TrimSpace(`
+Сводка за 24 ноября: Петя
+
+Петя П.
+Посещение:   без посещений
+Обед 23.11:  Борщ; 180 ккал, 80,00 ₽, сообщено позже
+Буфет 23.11: Чай; 30,00 ₽
+Буфет:       70,00 ₽
+Потрачено:   70,00 ₽
+Баланс:      −180,00 ₽
+`)
+	if text := b.nextLetter(evening.AddDate(0, 0, 1)); text != want {
+		t.Errorf("the digest of Tuesday is:\n%s\nwant:\n%s", text, want)
+	}
+	if text := b.nextLetter(evening.AddDate(0, 0, 2)); text != "" {
+		t.Errorf("the digest of Wednesday tells of it once more:\n%s", text)
+	}
+	week := b.nextLetter(evening.AddDate(0, 0, 4)) // of the day there is nothing to tell
+	if strings.Count(week, "Борщ") != 1 || strings.Count(week, "Чай") != 1 || strings.Contains(week, "позже") ||
+		!strings.Contains(week, "Потрачено: 180,00 ₽") {
+		t.Errorf("the digest of the week is:\n%s", week)
+	}
+	if text := b.nextLetter(evening.AddDate(0, 0, 11)); text != "" {
+		t.Errorf("the next week tells of it once more:\n%s", text)
+	}
+}
+
+// A meal of last week that came after its digest is in the next one, beside what
+// the days of that week cost.
+func TestAMealReportedAfterTheDigestOfItsWeekIsInTheNextOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "petya", "email", "week")
+	b.sellLate("petya", meal.Buffet, "", at(12, 0).AddDate(0, 0, 3), at(9, 0).AddDate(0, 0, 7), 70_00) // Thursday, on Monday
+	b.sell("petya", meal.Buffet, "", at(12, 0).AddDate(0, 0, 8), 50_00)
+	if text := b.nextLetter(evening.AddDate(0, 0, 4)); text != "" {
+		t.Errorf("the first week's digest is:\n%s", text)
+	}
+	text := b.nextLetter(evening.AddDate(0, 0, 11))
+	if !strings.Contains(text, "буфет 26.11: 70,00 ₽, сообщено позже") || !strings.Contains(text, "Потрачено: 50,00 ₽") {
+		t.Errorf("the second week's digest is:\n%s", text)
+	}
+}
+
+// What a limit stopped in the evening is told by the next digest, once.
+func TestAPurchaseStoppedAfterTheDigestIsToldByTheNextOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "petya", "email", "day")
+	b.visit("petya", at(8, 15), at(14, 0))
+	stop := func(event int64, at time.Time) {
+		b.exec(`INSERT INTO meal.blocked (event_id, person_id, device_id, reason, total, at) VALUES ($1, $2, 2, 'over_limit', 7000, $3)`,
+			event, b.people["petya"], at)
+	}
+	stop(1001, at(10, 40))
+	stop(1002, at(19, 20))
+	if text := b.nextLetter(evening); !strings.Contains(text, "Покупка 10:40 отклонена") || strings.Contains(text, "19:20") {
+		t.Errorf("the digest of the day is:\n%s", text)
+	}
+	if text := b.nextLetter(evening.AddDate(0, 0, 1)); !strings.Contains(text, "Покупка 23.11 19:20 отклонена") || strings.Contains(text, "10:40") {
+		t.Errorf("the next digest is:\n%s", text)
+	}
+	if text := b.nextLetter(evening.AddDate(0, 0, 2)); text != "" {
+		t.Errorf("it is told once more:\n%s", text)
+	}
+}
+
+// What is being stored while a digest is made may come to light behind its back:
+// the digest leaves the last minute to the next one.
+func TestWhatComesAtTheMomentOfADigestIsInOneOfTwo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.wants("79000000001", "petya", "email", "day")
+	b.visit("petya", at(8, 15), time.Time{})
+	first := b.nextLetter(evening)
+	b.tap("petya", door.Out, evening.Add(-time.Second), evening.Add(-time.Second)) // committed after the digest was read
+	b.sell("petya", meal.Buffet, "", evening.Add(-time.Second), 70_00)
+	second := b.nextLetter(evening.AddDate(0, 0, 1))
+	for _, once := range []string{"18:59", "Буфет"} {
+		if n := strings.Count(first+second, once); n != 1 {
+			t.Errorf("%q is told %d times:\n%s\n%s", once, n, first, second)
+		}
 	}
 }
 

@@ -141,7 +141,7 @@ func Story(ctx context.Context, q pg.Querier, event ledger.EventID, at time.Time
 }
 
 // digestLines finds what became of the digests that were to tell of an event:
-// the first of each kind made after it was decided. One event has a handful of
+// the first of each kind that knew what was decided by then. One event has a handful of
 // recipients, and few of them digests.
 func digestLines(ctx context.Context, q pg.Querier, line Line, zone *time.Location) ([]DigestLine, error) {
 	i := slices.IndexFunc(line.Stages, func(s templates.ExplainedStage) bool { return len(s.Digests) > 0 })
@@ -152,7 +152,7 @@ func digestLines(ctx context.Context, q pg.Querier, line Line, zone *time.Locati
 	for _, kind := range line.Stages[i].Digests {
 		rows, err := q.Query(ctx, `
 			SELECT kind, day, verdict, made_at FROM notice.digest
-			WHERE representative_id = $1 AND kind = $2 AND day >= $3::timestamptz::date - 1 AND made_at >= $3
+			WHERE representative_id = $1 AND kind = $2 AND day >= $3::timestamptz::date - 1 AND known_until >= $3
 			ORDER BY day LIMIT 1`, line.Representative, kind, line.DecidedAt)
 		if err != nil {
 			return nil, fmt.Errorf("read digests: %w", err)

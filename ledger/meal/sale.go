@@ -30,6 +30,8 @@ type Sale struct {
 	Total money.Amount
 	// At is when it was made, corrected for the skew of the device's clock.
 	At time.Time
+	// ReceivedAt is when it was reported; zero means now.
+	ReceivedAt time.Time
 	// Device and Seq name the sale: the device and its number for it.
 	Device, Seq int64
 	// Building is where; 0 when that is not known.

@@ -379,6 +379,7 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	buildings, balances := make([]*int64, n), make([]*int64, n)
 	devices, seqs, totals := make([]int64, n), make([]int64, n), make([]int64, n)
 	times, days, bookedOn, offline := make([]time.Time, n), make([]time.Time, n), make([]time.Time, n), make([]bool, n)
+	received := make([]*time.Time, n)
 	kinds, meals, booked, payees := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	items := make([]*string, n)
 	fact := Sold{}
@@ -392,6 +393,9 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 			balances[i] = &balance
 		}
 		times[i], days[i], bookedOn[i], offline[i] = s.At, s.day, s.bookedOn, s.Mode == ledger.Offline
+		if !s.ReceivedAt.IsZero() {
+			received[i] = &s.ReceivedAt
+		}
 		kinds[i], meals[i], booked[i], payees[i] = string(s.Kind), s.Meal, s.booked, s.guest.payee
 		if len(s.Items) > 0 {
 			lines, err := json.Marshal(s.Items)
@@ -414,16 +418,17 @@ func (c *Canteen) store(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	}
 	if _, err := tx.Exec(ctx, `
 		INSERT INTO meal.sale (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
-		                       balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on)
+		                       balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on, received_at)
 		SELECT i.event_id, i.posting_id, i.person_id, i.organisation_id, i.building_id, i.device_id, i.seq, i.total,
-		       i.balance, i.at, i.day, i.offline, i.kind, i.meal, i.booked, i.payee_code, i.items::jsonb, i.booked_on
+		       i.balance, i.at, i.day, i.offline, i.kind, i.meal, i.booked, i.payee_code, i.items::jsonb, i.booked_on,
+		       coalesce(i.received_at, now())
 		  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
 		              $8::bigint[], $9::bigint[], $10::timestamptz[], $11::date[], $12::boolean[], $13::text[],
-		              $14::text[], $15::text[], $16::text[], $17::text[], $18::date[])
+		              $14::text[], $15::text[], $16::text[], $17::text[], $18::date[], $19::timestamptz[])
 		       AS i (event_id, posting_id, person_id, organisation_id, building_id, device_id, seq, total,
-		             balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on)`,
+		             balance, at, day, offline, kind, meal, booked, payee_code, items, booked_on, received_at)`,
 		events, postings, people, organisations, buildings, devices, seqs, totals,
-		balances, times, days, offline, kinds, meals, booked, payees, items, bookedOn); err != nil {
+		balances, times, days, offline, kinds, meals, booked, payees, items, bookedOn, received); err != nil {
 		return fmt.Errorf("store %d sales: %w", n, err)
 	}
 	if len(fact.EventIDs) == 0 {

@@ -25,6 +25,8 @@ CREATE TABLE meal.sale (
     -- The event that took the sale back.
     reversed_by     bigint,
     at              timestamptz NOT NULL,
+    -- A till that was offline reports late: digests tell of what has come since the last one.
+    received_at     timestamptz NOT NULL DEFAULT now(),
     day             date NOT NULL,
     booked_on       date NOT NULL,
     offline         boolean NOT NULL,

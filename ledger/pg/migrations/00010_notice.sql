@@ -50,6 +50,8 @@ CREATE TABLE notice.digest (
 	verdict           text        NOT NULL,
 	deliveries        integer     NOT NULL,
 	made_at           timestamptz NOT NULL,
+	-- It tells of what was known by then; what came later is told by the next one.
+	known_until       timestamptz NOT NULL,
 	PRIMARY KEY (representative_id, kind, day)
 ) PARTITION BY RANGE (day);
 CREATE TABLE notice.digest_default PARTITION OF notice.digest DEFAULT;
