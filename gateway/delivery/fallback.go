@@ -123,7 +123,7 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		JOIN delivery.delivery AS d ON d.id = k.id AND d.at = k.at
 		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $4 AND $5 AND s.taken_at IS NULL
 		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
-		RETURNING d.id, d.at, d.event_id, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
+		RETURNING d.id, d.at, d.event_id, d.joined, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
 			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
 			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread`,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
@@ -138,7 +138,7 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 			letter    Letter
 			hasLetter bool
 		)
-		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Representative, &draft.Organisation, &draft.Topic,
+		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Joined, &draft.Representative, &draft.Organisation, &draft.Topic,
 			&draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
 			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread)
 		if hasLetter {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -86,6 +86,19 @@ type Extension struct {
 	Spare  *Spare // the new content of its spare, when it has one
 }
 
+// joinEvents writes a list of events as one text, since a batch's lists of
+// different lengths are no array.
+func joinEvents(events []ledger.EventID) string {
+	var text []byte
+	for i, event := range events {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = strconv.AppendInt(text, int64(event), 10)
+	}
+	return string(text)
+}
+
 // Extend rewrites messages that FindWaiting has found in the same transaction.
 func Extend(ctx context.Context, tx pgx.Tx, extensions []Extension) error {
 	if len(extensions) == 0 {
@@ -100,11 +113,7 @@ func Extend(ctx context.Context, tx pgx.Tx, extensions []Extension) error {
 	)
 	for _, e := range extensions {
 		ids, ats, bodies = append(ids, int64(e.ID)), append(ats, e.At), append(bodies, e.Body)
-		text := make([]string, len(e.Events))
-		for i, event := range e.Events {
-			text[i] = fmt.Sprint(event)
-		}
-		events = append(events, strings.Join(text, ","))
+		events = append(events, joinEvents(e.Events))
 		if e.Spare != nil {
 			spares.add(e.ID, *e.Spare)
 			spareAts = append(spareAts, e.At)

@@ -34,6 +34,9 @@ func (t *Teller) render(messages []*message) []delivery.Draft {
 			draft.Body, draft.Letter = t.text(m, c.channel)
 			draft.Spare = t.spare(m)
 			draft.Family = c.news.family.key()
+			for _, sibling := range m.members[1:] {
+				draft.Joined = append(draft.Joined, sibling.news.event)
+			}
 		}
 		drafts = append(drafts, draft)
 	}

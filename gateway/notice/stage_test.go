@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access"
 	"zvonok/access/door"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/subscription"
@@ -135,6 +136,65 @@ func TestASiblingJoinsTheMessageThatStillWaits(t *testing.T) {
 	b.tell(b.pass("b1", b.now, "petya"))
 	if !slices.Contains(b.sent(), "sms 79000000001 Вход 08:17 Петя П. Баланс 0,00 р") {
 		t.Errorf("messages:\n%s\nwant the second entry by itself", strings.Join(b.sent(), "\n"))
+	}
+}
+
+// A message that two siblings share from the start takes a third one, and loses none.
+func TestAThirdSiblingJoinsTheMessageOfTwo(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, query := range []string{
+		`INSERT INTO access.guardian (child_id, representative_id, role, since)
+			SELECT $1, id, 'legal', '2026-09-01' FROM access.representative WHERE phone = '79000000001'`,
+		`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)
+			SELECT $1, id, true, true, 'registry', '2026-09-01', '2026-09-01' FROM access.representative WHERE phone = '79000000001'`,
+	} {
+		b.exec(query, b.people["vera"])
+	}
+	b.wantsNow("79000000001", "vera", "sms")
+	b.tell(b.pass("b1", morning, "masha", "petya"))
+	b.now = morning.Add(time.Minute)
+	b.tell(b.pass("b1", b.now, "vera"))
+	expect(t, "the mother's SMS", b.sentTo("79000000001"), "sms 79000000001 Вход 08:15 Маша П., Петя П., Вера Б.")
+}
+
+// D14: a message that siblings share is about each of them: who may no longer know
+// of one gets it neither by its channel nor by the next, and reads it nowhere.
+func TestAMessageOfSiblingsIsKeptBackForEachOfThem(t *testing.T) {
+	t.Parallel()
+	for _, child := range []string{"masha", "petya"} {
+		t.Run(child, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.exec(`DELETE FROM subscription.subscription WHERE channel = 'email'`)
+			b.order("79000000001", "sms", "email")
+			b.tell(b.pass("b1", morning, "masha", "petya"))
+			b.routes = nil // of the second message, which goes by the next channel at once
+			b.now = morning.Add(2 * time.Minute)
+			b.tell(b.pass("b2", b.now, "masha", "petya"))
+			b.exec(`UPDATE access.consent SET withdrawn_at = $1 WHERE child_id = $2`, b.now, b.people[child])
+			if err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+				return Silence(t.Context(), tx, b.people[child], b.now)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			mother := access.Representative{ID: b.who("79000000001"), Phone: "79000000001"}
+			messages, _, err := Inbox(t.Context(), b.pool, mother, []string{"79000000001", "mother@example.org"}, delivery.InboxPage{},
+				b.now, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			channels := map[string]int{}
+			for _, m := range messages {
+				channels[m.Channel]++
+				if !m.Withheld || m.State != delivery.Recalled && m.State != delivery.Failed {
+					t.Errorf("%s %d is %s, withheld: %t: %q", m.Channel, m.ID, m.State, m.Withheld, m.Subject+m.Text)
+				}
+			}
+			if channels["sms"] != 2 || channels["email"] != 1 {
+				t.Errorf("the messages are %v, want two SMS and a letter", channels)
+			}
+		})
 	}
 }
 
