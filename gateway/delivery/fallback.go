@@ -108,7 +108,8 @@ func (w *watchList) params(now time.Time) []river.InsertManyParams {
 }
 
 // fallBack sends messages that failed, or of which nothing was heard, by the
-// next channel of their recipients: once, and within their life. Taking the
+// next channel of their recipients: once, within their life, and not in the quiet
+// hours, where the news keeps them (D7): it lives on from their end. Taking the
 // spare and storing what it becomes are one transaction. Messages without a
 // spare, and a nil Desk, do nothing.
 func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []rowKey) error {
@@ -121,11 +122,13 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		SET taken_at = $1
 		FROM unnest($2::bigint[], $3::timestamptz[]) AS k (id, at)
 		JOIN delivery.delivery AS d ON d.id = k.id AND d.at = k.at
+		LEFT JOIN ledger.organisation AS o ON o.id = d.organisation_id AND d.topic IN `+quietTopics+`
+		CROSS JOIN LATERAL (SELECT $1::timestamptz AT TIME ZONE o.time_zone AS now) AS l
 		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $4 AND $5 AND s.taken_at IS NULL
 		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
 		RETURNING d.id, d.at, d.event_id, d.joined, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
 			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
-			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread`,
+			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread,`+quietEnd,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
 	if err != nil {
 		return fmt.Errorf("take spares: %w", err)
@@ -137,12 +140,19 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 			key       rowKey
 			letter    Letter
 			hasLetter bool
+			quiet     *time.Time // until then
 		)
 		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Joined, &draft.Representative, &draft.Organisation, &draft.Topic,
 			&draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
-			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread)
+			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread, &quiet)
 		if hasLetter {
 			draft.Letter = &letter
+		}
+		if quiet != nil {
+			draft.NotBefore = *quiet
+			if longer := quiet.Add(draft.Expires.Sub(now)); longer.After(draft.Expires) {
+				draft.Expires = longer
+			}
 		}
 		from = append(from, key)
 		return draft, err

@@ -8,12 +8,16 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"zvonok/access/phone"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/smpp"
 	"zvonok/gateway/smpp/smpptest"
 	"zvonok/gateway/subscription"
 	"zvonok/ledger"
+	"zvonok/ledger/pg"
+	"zvonok/ledger/pg/pgtest"
 )
 
 // withSpare is a pass whose reader has e-mail as the next channel.
@@ -98,6 +102,44 @@ func TestAMessageThatDoesNotGetThroughGoesToTheNextChannelOnce(t *testing.T) {
 				t.Errorf("%d letters, want one", n)
 			}
 		})
+	}
+}
+
+// D7: what has failed in the evening does not come by the next channel at night; a
+// pass does.
+func TestTheNextChannelKeepsTheQuietHours(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	client, err := river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: pg.RiverSchema})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// No operator takes the number, so the spare is taken at once.
+	b := &bench{t: t, pool: pool, desk: delivery.NewDesk(client, func(phone.Number) []string { return nil })}
+	now := time.Now()
+	var org int64
+	// It is quiet from an hour ago until two hours from now, in the organisation's zone.
+	if err := b.pool.QueryRow(t.Context(), `
+		INSERT INTO ledger.organisation (code, kind, name, short_name, time_zone, quiet_from, quiet_until)
+		SELECT 's', 'school', 'S', 'S', 'Asia/Kamchatka', ($1::timestamptz AT TIME ZONE 'Asia/Kamchatka')::time - interval '1 hour',
+			($1::timestamptz AT TIME ZONE 'Asia/Kamchatka')::time + interval '2 hours' RETURNING id`, now).Scan(&org); err != nil {
+		t.Fatal(err)
+	}
+	for topic, want := range map[string]string{"pass": "due in 0 hours, lives for 1", "topup": "due in 2 hours, lives for 3"} {
+		d := withSpare(1, time.Hour)
+		d.Topic, d.Expires, d.Organisation = topic, now.Add(time.Hour), ledger.OrganisationID(org)
+		b.enqueue(d)
+		var got string
+		if err := b.pool.QueryRow(t.Context(), `
+			SELECT format('due in %s hours, lives for %s', round(extract(epoch FROM greatest(j.scheduled_at, $2) - $2) / 3600),
+				round(extract(epoch FROM d.expires_at - $2) / 3600))
+			FROM delivery.delivery AS d JOIN river.river_job AS j ON j.args->'ids' @> to_jsonb(d.id)
+			WHERE d.topic = $1 AND d.channel = 'email'`, topic, now).Scan(&got); err != nil {
+			t.Fatal(err)
+		}
+		if got != want {
+			t.Errorf("the letter of a %s is %s, want %s", topic, got, want)
+		}
 	}
 }
 

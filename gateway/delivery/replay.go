@@ -67,10 +67,24 @@ const (
 // ErrNothingOfOperator says that no message of the time was for the operator.
 var ErrNothingOfOperator = errors.New("no message of this time was for the operator")
 
+// quietTopics are the topics that keep the quiet hours (notices.md, D7).
+const quietTopics = `('topup', 'threshold', 'digest')`
+
+// quietEnd is when the quiet hours end that l.now, the time in the zone of
+// organisation o, falls into; null for none.
+const quietEnd = `
+		CASE
+		WHEN o.quiet_from < o.quiet_until AND l.now::time >= o.quiet_from AND l.now::time < o.quiet_until
+			OR o.quiet_from > o.quiet_until AND l.now::time < o.quiet_until
+			THEN (l.now::date + o.quiet_until) AT TIME ZONE o.time_zone
+		WHEN o.quiet_from > o.quiet_until AND l.now::time >= o.quiet_from
+			THEN (l.now::date + 1 + o.quiet_until) AT TIME ZONE o.time_zone
+		END`
+
 // replayable finds what was for an operator and has not arrived, with the reason
 // to leave it alone or none. A message that had no route at all comes with those
 // of every operator: its route says whose it is now. The quiet hours are those
-// of the organisation, for the topics that keep them (notices.md, D7).
+// of the organisation, for the topics that keep them.
 const replayable = `
 	WITH named AS MATERIALIZED (
 		SELECT (j.args->>'at')::timestamptz AS at, i.id::bigint AS id, min(j.id) AS job,
@@ -104,15 +118,9 @@ const replayable = `
 	LEFT JOIN delivery.spare AS s ON d.spare AND s.delivery_id = d.id AND s.at = d.at
 	LEFT JOIN delivery.address AS a ON a.channel = 'sms' AND a.address = d.address
 	LEFT JOIN access.representative AS r ON r.id = d.representative_id
-	LEFT JOIN ledger.organisation AS o ON o.id = d.organisation_id AND d.topic IN ('topup', 'threshold', 'digest')
+	LEFT JOIN ledger.organisation AS o ON o.id = d.organisation_id AND d.topic IN ` + quietTopics + `
 	CROSS JOIN LATERAL (SELECT $3::timestamptz AT TIME ZONE o.time_zone AS now) AS l
-	CROSS JOIN LATERAL (SELECT CASE
-		WHEN o.quiet_from < o.quiet_until AND l.now::time >= o.quiet_from AND l.now::time < o.quiet_until
-			OR o.quiet_from > o.quiet_until AND l.now::time < o.quiet_until
-			THEN (l.now::date + o.quiet_until) AT TIME ZONE o.time_zone
-		WHEN o.quiet_from > o.quiet_until AND l.now::time >= o.quiet_from
-			THEN (l.now::date + 1 + o.quiet_until) AT TIME ZONE o.time_zone
-		END AS until) AS q
+	CROSS JOIN LATERAL (SELECT ` + quietEnd + ` AS until) AS q
 	WHERE d.at >= $2 AND d.channel = 'sms'
 	  AND (d.operator = $1 OR d.state = 'failed' AND (d.operator IS NULL OR $1 = ANY (d.tried)))
 	  AND d.state NOT IN ('sent', 'delivered', 'unproved')
