@@ -68,8 +68,13 @@ func Recycled(ctx context.Context, q pg.Querier, number phone.Number) (bool, err
 	return err == nil && !confirmed.After(*dead), err
 }
 
-// OptOut stops messages of a channel to an address at once; OptIn resumes them
-// and forgets earlier refusals. Both may be repeated.
+// longestLife is longer than any message lives.
+const longestLife = 48 * time.Hour
+
+// OptOut stops messages of a channel to an address at once, those that wait to be
+// sent included: they fail, and fall back where there is a next channel. Answers
+// and codes were asked for and still leave. [OptIn] is the reverse. Both may be
+// repeated.
 func OptOut(ctx context.Context, q pg.Querier, channel subscription.Channel, address, reason string, now time.Time) error {
 	_, err := q.Exec(ctx, `
 		INSERT INTO delivery.address (channel, address, opted_out_at, reason) VALUES ($1, $2, $3, $4)
@@ -79,10 +84,23 @@ func OptOut(ctx context.Context, q pg.Querier, channel subscription.Channel, add
 	if err != nil {
 		return fmt.Errorf("record opt-out: %w", err)
 	}
+	// What is being taken at this moment has left.
+	if _, err := q.Exec(ctx, `
+		UPDATE delivery.delivery AS d
+		SET state = 'failed', reason = 'opted_out', settled_at = $3
+		FROM (
+			SELECT id, at FROM delivery.delivery
+			WHERE channel = $1 AND address = $2 AND at > $4 AND state = 'queued' AND topic <> ALL ($5)
+			FOR UPDATE SKIP LOCKED
+		) AS waiting
+		WHERE d.id = waiting.id AND d.at = waiting.at AND d.at > $4`,
+		string(channel), address, now, now.Add(-longestLife), private); err != nil {
+		return fmt.Errorf("stop what waits for an opted-out address: %w", err)
+	}
 	return nil
 }
 
-// OptIn is the reverse of [OptOut].
+// OptIn resumes what [OptOut] has stopped, and forgets earlier refusals.
 func OptIn(ctx context.Context, q pg.Querier, channel subscription.Channel, address string) error {
 	_, err := q.Exec(ctx, `
 		UPDATE delivery.address SET opted_out_at = NULL, suppressed_at = NULL, reason = NULL, refusals = 0

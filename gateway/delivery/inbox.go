@@ -133,7 +133,7 @@ func UnsentTo(ctx context.Context, tx pgx.Tx, who access.RepresentativeID, addre
 		   AND (d.state IN ('queued', 'sending', 'unknown', 'failed') OR d.spare AND d.state IN ('sent', 'partial'))
 		   AND NOT d.recalled
 		 ORDER BY d.at, d.id
-		   FOR UPDATE OF d`, addresses, now.Add(-48*time.Hour), who, private)
+		   FOR UPDATE OF d`, addresses, now.Add(-longestLife), who, private)
 	if err != nil {
 		return nil, fmt.Errorf("find what waits for representative %d: %w", who, err)
 	}

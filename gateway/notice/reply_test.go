@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"zvonok/access"
 	"zvonok/access/phone"
 	"zvonok/gateway/carrier"
@@ -58,6 +60,28 @@ func TestStopEndsSMSAtOnceWithOneConfirmationAndStartResumes(t *testing.T) {
 	expect(t, "messages", got,
 		"sms 79000000002 SMS otklyucheny. Vklyuchit snova: otpravte START",
 		"sms 79000000002 SMS vklyucheny. Otklyuchit: otpravte STOP")
+}
+
+// STOP holds for what waits as well: for the end of the quiet hours, for a sibling,
+// for an operator that is away. Answers that were asked for still come.
+func TestStopEndsWhatWaitsToBeSent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.order("79000000001", "sms", "email")
+	b.exec(`DELETE FROM subscription.subscription WHERE channel = 'email'`)
+	b.tell(b.pass("b1", morning, "masha"))
+	b.says("79000000001", "Баланс", "стоп")
+	rows, err := b.pool.Query(t.Context(), `
+		SELECT address || ' ' || topic || ' ' || state || coalesce(' ' || reason, '') FROM delivery.delivery ORDER BY id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "messages", states, "79000000001 pass failed opted_out", "79000000002 pass queued", "79000000003 pass queued",
+		"79000000001 reply queued", "79000000001 reply queued")
 }
 
 func TestAnyOtherTextIsAnsweredWithTheBalanceTenTimesADay(t *testing.T) {
