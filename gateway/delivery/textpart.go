@@ -42,7 +42,7 @@ func StoreParts(ctx context.Context, pool *pgxpool.Pool, parts []carrier.TextPar
 	for _, p := range parts {
 		owed = append(owed, p.Owed...)
 		keys.add(p.TextKey)
-		locks = append(locks, textLock(p.TextKey))
+		locks = append(locks, textLock(stored(p.TextKey)))
 	}
 	slices.Sort(locks)
 	locks = slices.Compact(locks)
@@ -81,9 +81,17 @@ type textKeys struct {
 	counts                         []int16
 }
 
+// stored is the name of a text as the table has it: PostgreSQL holds neither
+// zeros nor what is no UTF-8.
+func stored(k carrier.TextKey) carrier.TextKey {
+	k.Sender, k.Recipient = clean(k.Sender), clean(k.Recipient)
+	return k
+}
+
 func (t *textKeys) add(k carrier.TextKey) {
+	k = stored(k)
 	t.operators = append(t.operators, k.Operator)
-	t.senders, t.recipients = append(t.senders, clean(k.Sender)), append(t.recipients, clean(k.Recipient))
+	t.senders, t.recipients = append(t.senders, k.Sender), append(t.recipients, k.Recipient)
 	t.references = append(t.references, int32(k.Reference))
 	t.wide = append(t.wide, k.Wide)
 	t.counts = append(t.counts, int16(k.Count))
@@ -220,16 +228,16 @@ func ClaimTexts(ctx context.Context, tx pgx.Tx, batch []carrier.MO) ([]carrier.M
 	// What was completed in memory goes first: it is whole whatever was stored.
 	for _, mo := range batch {
 		if !mo.Claimed {
-			delete(had, mo.Parts)
+			delete(had, stored(mo.Parts))
 		}
 	}
 	kept := make([]carrier.MO, 0, len(batch))
 	for _, mo := range batch {
 		if mo.Claimed {
-			if !had[mo.Parts] {
+			if !had[stored(mo.Parts)] {
 				continue
 			}
-			delete(had, mo.Parts)
+			delete(had, stored(mo.Parts))
 		}
 		kept = append(kept, mo)
 	}

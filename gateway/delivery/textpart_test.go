@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"zvonok/gateway/carrier"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/smpp"
@@ -169,6 +171,45 @@ func TestOneTransactionHasAStoredText(t *testing.T) {
 		}
 		if err := tx.Commit(t.Context()); err != nil {
 			t.Fatal(err)
+		}
+	}
+}
+
+// A sender's name may have octets that PostgreSQL cannot hold. Its text is
+// claimed as any other: a text from memory takes the stored one with it.
+func TestATextOfASenderThatTheTableCannotNameIsAnsweredOnce(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	for reference, sender := range []string{"Шк\x00ола", "Шк\xffола"} {
+		key := carrier.TextKey{Operator: "gate", Sender: sender, Recipient: "377\x00", Reference: uint16(reference), Count: 2}
+		part := carrier.TextPart{TextKey: key, Number: 1, Octets: []byte("a"), ReceivedAt: time.Now()}
+		if _, err := delivery.StoreParts(t.Context(), pool, []carrier.TextPart{part}); err != nil {
+			t.Fatal(err)
+		}
+		part.Number = 2
+		whole, err := delivery.StoreParts(t.Context(), pool, []carrier.TextPart{part})
+		if err != nil || len(whole) != 2 {
+			t.Fatalf("%q: %+v, %v", sender, whole, err)
+		}
+		memory, read := carrier.MO{Parts: key, Text: "memory"}, carrier.MO{Parts: whole[0].TextKey, Claimed: true, Text: "stored"}
+		claim := func(batch ...carrier.MO) (texts []string) {
+			err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+				got, err := delivery.ClaimTexts(t.Context(), tx, batch)
+				for _, mo := range got {
+					texts = append(texts, mo.Text)
+				}
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return texts
+		}
+		if got := claim(read, memory); !slices.Equal(got, []string{"memory"}) {
+			t.Errorf("%q: in one batch %q are answered", sender, got)
+		}
+		if got := claim(read); len(got) != 0 {
+			t.Errorf("%q: later %q is answered again", sender, got)
 		}
 	}
 }
