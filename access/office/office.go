@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -31,6 +32,7 @@ const (
 type Config struct {
 	Pool     *pgxpool.Pool
 	Recorder *door.Recorder
+	Intake   *reader.Intake // knows the tablets
 	Log      *slog.Logger
 	Now      func() time.Time
 }
@@ -102,7 +104,8 @@ func route[I, O any](r registrar, op huma.Operation, handle func(context.Context
 
 // identify finds the tablet and who is at it, or refuses.
 func (r registrar) identify(ctx huma.Context, next func(huma.Context)) {
-	v, err := r.office.identify(ctx.Context(), ctx.Header("Authorization"), ctx.Header("Staff"))
+	request, _ := humago.Unwrap(ctx)
+	v, err := r.office.identify(ctx.Context(), request)
 	if err != nil {
 		var status huma.StatusError
 		err = r.office.problem(ctx.Context(), err)
@@ -123,8 +126,8 @@ func (r registrar) identify(ctx huma.Context, next func(huma.Context)) {
 	next(huma.WithValue(ctx, visitKey{}, v))
 }
 
-func (o *Office) identify(ctx context.Context, authorization, staff string) (visit, error) {
-	device, err := reader.Identify(ctx, o.Pool, authorization)
+func (o *Office) identify(ctx context.Context, r *http.Request) (visit, error) {
+	device, err := o.Intake.Identify(ctx, o.Pool, r)
 	switch {
 	case errors.Is(err, reader.ErrKey):
 		return visit{}, huma.Error401Unauthorized("The key is unknown or revoked.")
@@ -134,7 +137,7 @@ func (o *Office) identify(ctx context.Context, authorization, staff string) (vis
 		return visit{}, huma.Error403Forbidden("This is the key of a " + string(device.Kind) + "; staff use that of a staff tablet.")
 	}
 	v := visit{device: device, now: o.Now()}
-	person, err := personByCode(ctx, o.Pool, device.Organisation, staff)
+	person, err := personByCode(ctx, o.Pool, device.Organisation, r.Header.Get("Staff"))
 	var none huma.StatusError
 	if errors.As(err, &none) || err == nil && (person.Kind != ledger.Staff || hasLeft(person, v.now)) {
 		return visit{}, huma.Error403Forbidden("The header Staff does not name a member of staff of this organisation.")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 	"github.com/xuri/excelize/v2"
@@ -25,6 +27,7 @@ import (
 	"zvonok/access/reader"
 	"zvonok/access/reader/apidoc"
 	"zvonok/ledger"
+	"zvonok/ledger/meal"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/pg/pgtest"
 )
@@ -42,6 +45,8 @@ type town struct {
 	api      *http.ServeMux
 	url      string
 	recorder *door.Recorder
+	intake   *reader.Intake
+	client   *http.Client
 	now      time.Time
 	keys     map[string]string
 	people   map[string]ledger.PersonID
@@ -52,7 +57,7 @@ func newTown(t *testing.T) *town {
 	t.Helper()
 	t.Parallel()
 	c := &town{
-		T: t, pool: pgtest.New(t), now: morning, keys: map[string]string{}, people: map[string]ledger.PersonID{},
+		T: t, pool: pgtest.New(t), client: http.DefaultClient, now: morning, keys: map[string]string{}, people: map[string]ledger.PersonID{},
 		orgs: map[string]ledger.OrganisationID{},
 	}
 	for _, n := range []string{"1", "2"} {
@@ -74,8 +79,13 @@ func newTown(t *testing.T) *town {
 	c.must(err)
 	c.recorder = door.NewRecorder(client)
 	c.api = http.NewServeMux()
+	c.intake = reader.NewIntake(reader.Config{
+		Pool: c.pool, River: client, Recorder: c.recorder, Canteen: meal.NewCanteen(ledger.NewBook(client), client),
+		Log: slog.New(slog.DiscardHandler), Metrics: reader.NewMetrics(prometheus.NewPedanticRegistry()), Now: func() time.Time { return c.now },
+	})
+	t.Cleanup(c.intake.Close)
 	office.New(office.Config{
-		Pool: c.pool, Recorder: c.recorder, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return c.now },
+		Pool: c.pool, Recorder: c.recorder, Intake: c.intake, Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return c.now },
 	}).Register(apidoc.New(c.api, "test"))
 	server := httptest.NewServer(c.api)
 	t.Cleanup(server.Close)
@@ -162,7 +172,7 @@ func (c *town) askAs(key, staff, method, path string, body any) reply {
 	request.Header.Set("Authorization", "Bearer "+key)
 	request.Header.Set("Staff", staff)
 	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
+	response, err := c.client.Do(request)
 	c.must(err)
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
@@ -519,5 +529,23 @@ func TestStaffSeeAndSettleTheAlarmsOfTheirDevices(t *testing.T) {
 	c.want(200, "GET", "/api/v1/staff/watch", nil).into(t, &watch)
 	if len(watch.Devices) != 0 {
 		t.Errorf("after it was settled: %+v", watch.Devices)
+	}
+}
+
+// Row 55 of spec/reliability.md: the stolen key of a staff tablet is used from a
+// second address. The school is told at the tablet; nothing is refused.
+func TestATabletsKeyUsedFromTwoAddressesRaisesAnAlarm(t *testing.T) {
+	c := newTown(t)
+	for _, address := range []string{"127.0.0.1", "127.0.0.2"} {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		c.client = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+		c.want(200, "GET", "/api/v1/staff/watch", nil)
+		c.now = c.now.Add(20 * time.Second)
+	}
+	c.intake.Close() // writes down where tablets were heard
+	var watch office.Watch
+	c.want(200, "GET", "/api/v1/staff/watch", nil).into(t, &watch)
+	if len(watch.Devices) != 1 || watch.Devices[0].Kind != reader.TwoAddresses || watch.Devices[0].Evidence != "127.0.0.1 and 127.0.0.2" {
+		t.Errorf("alarms of devices %+v", watch.Devices)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -15,10 +16,11 @@ import (
 // ErrKey is a key that is nobody's, or no longer.
 var ErrKey = errKey
 
-// Identify returns the device whose key stands in an Authorization header, or
-// [ErrKey]. It asks the database each time: it is for what staff do by hand.
-func Identify(ctx context.Context, q pg.Querier, authorization string) (Device, error) {
-	scheme, key, _ := strings.Cut(authorization, " ")
+// Identify returns the device whose key stands in a request, or [ErrKey], and
+// remembers from where it was heard. It asks the database each time: it is for
+// what staff do by hand, in other packages' routes.
+func (in *Intake) Identify(ctx context.Context, q pg.Querier, r *http.Request) (Device, error) {
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if !strings.EqualFold(scheme, "Bearer") || key == "" {
 		return Device{}, ErrKey
 	}
@@ -37,6 +39,7 @@ func Identify(ctx context.Context, q pg.Querier, authorization string) (Device, 
 	if err != nil {
 		return Device{}, fmt.Errorf("look up a device key: %w", err)
 	}
+	in.see(d.ID, r)
 	d.Profile, err = access.ParseProfile(profile)
 	return d, err
 }

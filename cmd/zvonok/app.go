@@ -313,8 +313,14 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	canteen := meal.NewCanteen(book, a.jobs)
 	canteen.CutOff, canteen.OfflineCap = config.Meals.cutOff(), config.Meals.offlineCap()
 	canteen.Metrics = meal.NewMetrics(a.registry)
+	recorder := door.NewRecorder(a.jobs)
+	intake := reader.NewIntake(reader.Config{
+		Pool: pool, River: a.jobs, Recorder: recorder, Canteen: canteen, Proxies: proxies,
+		Log: log.With("part", "reader"), Metrics: reader.NewMetrics(a.registry), Now: now,
+	})
+	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener
 	parents, err := parent.New(parent.Config{
-		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Texts: texts.Texts,
+		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Intake: intake, Texts: texts.Texts,
 		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
 	})
 	if err != nil {
@@ -440,7 +446,6 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 
 	// Devices and everything else that comes over HTTP.
-	recorder := door.NewRecorder(a.jobs)
 	background("retention", func(ctx context.Context) {
 		every(ctx, retentionInterval, log, "destroy what is past its time", func(ctx context.Context) error {
 			return retainDaily(ctx, pool, log, now())
@@ -467,11 +472,6 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	background("nights", func(ctx context.Context) {
 		nightly(ctx, now, book.Zone, log, func(ctx context.Context) error { return closeBooks(ctx, pool, book, canteen, now(), log) })
 	})
-	intake := reader.NewIntake(reader.Config{
-		Pool: pool, River: a.jobs, Recorder: recorder, Canteen: canteen, Proxies: proxies,
-		Log: log.With("part", "reader"), Metrics: reader.NewMetrics(a.registry), Now: now,
-	})
-	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener
 	mux := http.NewServeMux()
 	api := apidoc.New(mux, version)
 	intake.Register(api)
@@ -486,7 +486,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			every(ctx, dropInterval, log, "take files of "+drop.Dir, func(ctx context.Context) error { return intake.Sweep(ctx, folder) })
 		})
 	}
-	schooldesk.New(schooldesk.Config{Pool: pool, Recorder: recorder, Log: log.With("part", "office"), Now: now}).Register(api)
+	schooldesk.New(schooldesk.Config{Pool: pool, Recorder: recorder, Intake: intake, Log: log.With("part", "office"), Now: now}).Register(api)
 	parents.Register(api)
 	a.stops.add("parents", func(context.Context) error { parents.Close(); return nil }) // after their listener
 	banks := topup.NewEndpoints(topup.Config{

@@ -119,7 +119,7 @@ func (s routes) takeApplication(ctx context.Context, hctx huma.Context, v visito
 	if err != nil {
 		return taken, err
 	}
-	tablet, err := reader.Identify(ctx, s.pool, v.request.Header.Get("Authorization"))
+	tablet, err := s.intake.Identify(ctx, s.pool, v.request)
 	leave()
 	if err != nil {
 		return taken, err

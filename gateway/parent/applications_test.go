@@ -2,11 +2,13 @@ package parent_test
 
 import (
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"zvonok/access/reader"
 	"zvonok/gateway/parent"
@@ -194,4 +196,26 @@ func TestOnlyStaffKeyApplicationsIn(t *testing.T) {
 	revoked := w.tablet(reader.StaffTablet, "b1").at("teacher")
 	w.exec(`UPDATE reader.device SET revoked_at = now() WHERE name = 'staff-tabletb1'`)
 	revoked.want(http.StatusUnauthorized, http.MethodPost, addApplication, form())
+}
+
+// Row 55 of spec/reliability.md: a tablet's key keys applications in and decides
+// on electronic ones from two addresses at once. Nothing is refused; staff are told.
+func TestATabletsKeyUsedFromTwoAddressesForApplicationsRaisesAnAlarm(t *testing.T) {
+	w := newWorld(t)
+	tablet := w.tablet(reader.StaffTablet, "b1").at("teacher")
+	from := func(address string) {
+		dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+		w.client = &http.Client{Transport: &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}}
+		w.pass(20 * time.Second)
+	}
+	from("127.0.0.1")
+	tablet.want(http.StatusCreated, http.MethodPost, addApplication, form())
+	from("127.0.0.2")
+	tablet.want(http.StatusOK, http.MethodGet, petitions, nil)
+	w.intake.Close() // writes down where tablets were heard
+	alarms, err := reader.OpenAlarms(t.Context(), w.pool, w.orgs["s1"])
+	w.must(err)
+	if len(alarms) != 1 || alarms[0].Kind != reader.TwoAddresses || alarms[0].Evidence != "127.0.0.1 and 127.0.0.2" {
+		t.Errorf("alarms of devices %+v", alarms)
+	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"zvonok/access"
+	"zvonok/access/reader"
 	"zvonok/gateway/delivery"
 	"zvonok/gateway/push"
 	"zvonok/ledger"
@@ -47,6 +48,7 @@ type API struct {
 	book    *ledger.Book
 	canteen *meal.Canteen
 	push    *push.Sender
+	intake  *reader.Intake
 	texts   func() *templates.Texts
 	views   *access.ViewLog
 	guard   *guard
@@ -64,6 +66,7 @@ type Config struct {
 	Book    *ledger.Book
 	Canteen *meal.Canteen
 	Push    *push.Sender
+	Intake  *reader.Intake // knows the staff tablets, at which applications are keyed in
 	// Texts are the texts of the moment; nil: the built-in ones.
 	Texts func() *templates.Texts
 	// PublicURL is our HTTP listener as the world sees it; "" when it is not told.
@@ -85,7 +88,7 @@ func New(c Config) (*API, error) {
 		return nil, err
 	}
 	return &API{
-		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, texts: c.Texts,
+		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, texts: c.Texts,
 		views: access.NewViewLog(c.Pool), guard: guard,
 		slots: make(chan struct{}, max(2, int(c.Pool.Config().MaxConns)/poolShare)), log: c.Log, metrics: c.Metrics, now: c.Now,
 	}, nil

@@ -251,7 +251,7 @@ func (s routes) atSchool(ctx context.Context, staff string, work func(ctx contex
 	}
 	defer leave()
 	v := visitorOf(ctx)
-	tablet, err := reader.Identify(ctx, s.pool, v.request.Header.Get("Authorization"))
+	tablet, err := s.intake.Identify(ctx, s.pool, v.request)
 	switch {
 	case err != nil:
 		return s.problem(ctx, err)

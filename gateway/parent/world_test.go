@@ -87,7 +87,9 @@ type world struct {
 	desk   *delivery.Desk
 	teller *notice.Teller
 	api    *parent.API
+	intake *reader.Intake
 	url    string
+	client *http.Client
 	logs   *record
 	trace  *trace
 	people map[string]ledger.PersonID
@@ -153,7 +155,7 @@ func newWorld(t *testing.T) *world {
 func worldOn(t *testing.T, url string) *world {
 	t.Helper()
 	w := &world{
-		T: t, at: noon, logs: &record{}, trace: &trace{}, people: map[string]ledger.PersonID{},
+		T: t, client: http.DefaultClient, at: noon, logs: &record{}, trace: &trace{}, people: map[string]ledger.PersonID{},
 		orgs: map[string]ledger.OrganisationID{},
 	}
 	pool, err := pg.Open(t.Context(), pg.Config{URL: url, MaxConns: 8, AppName: "test", Role: pg.AppRole})
@@ -201,8 +203,14 @@ func worldOn(t *testing.T, url string) *world {
 	})
 	w.must(err)
 	book := ledger.NewBook(w.jobs)
+	canteen := meal.NewCanteen(book, w.jobs)
+	w.intake = reader.NewIntake(reader.Config{
+		Pool: pool, River: w.jobs, Recorder: door.NewRecorder(w.jobs), Canteen: canteen,
+		Log: slog.New(slog.DiscardHandler), Metrics: reader.NewMetrics(prometheus.NewPedanticRegistry()), Now: w.now,
+	})
+	t.Cleanup(w.intake.Close)
 	w.api, err = parent.New(parent.Config{
-		Pool: traced, River: w.jobs, Desk: w.desk, Book: book, Canteen: meal.NewCanteen(book, w.jobs), Push: browsers,
+		Pool: traced, River: w.jobs, Desk: w.desk, Book: book, Canteen: canteen, Push: browsers, Intake: w.intake,
 		Log: slog.New(slog.NewTextHandler(w.logs, nil)), Metrics: parent.NewMetrics(prometheus.NewPedanticRegistry()), Now: w.now,
 	})
 	w.must(err)
@@ -357,7 +365,7 @@ func (c caller) request(method, path string, body any) *http.Request {
 
 func (w *world) send(request *http.Request) reply {
 	w.Helper()
-	response, err := http.DefaultClient.Do(request)
+	response, err := w.client.Do(request)
 	w.must(err)
 	defer response.Body.Close()
 	content, err := io.ReadAll(response.Body)
