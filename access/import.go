@@ -32,8 +32,9 @@ const (
 //
 // A row of cards.csv is matched by the identifier inside the organisation of its
 // holder. A person_id that begins with a plus is the phone of a companion, whose
-// card works in every organisation where a child of his goes. A blocked card
-// stays blocked.
+// card works in every organisation where a child of his goes, and is left out when
+// his every right has ended, like the card of somebody who has left. A blocked
+// card stays blocked.
 //
 // Before the cards of the file come those of the register: the cards of people
 // who have left end, and the cards of people who now belong to another

@@ -115,7 +115,8 @@ func importCards(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report
 func checkCards(ctx context.Context, tx pgx.Tx, report *registry.Report) error {
 	const file = registry.Cards
 	// One row for each organisation where the card is to work. The card of a
-	// person who has left is in the file and nowhere else.
+	// person who has left, or of a companion whose every right has ended, is in
+	// the file and nowhere else: registries go on listing both.
 	if _, err := tx.Exec(ctx, `
 		ANALYZE pg_temp.card_line;
 		CREATE TEMP TABLE card_row ON COMMIT DROP AS
@@ -145,7 +146,9 @@ func checkCards(ctx context.Context, tx pgx.Tx, report *registry.Report) error {
 		  ORDER BY l.line`,
 		`SELECT l.line, format('person_id "+%s" is not the phone of a representative or companion of any child', l.phone)
 		   FROM pg_temp.card_line l
-		  WHERE l.phone <> '' AND NOT EXISTS (SELECT FROM pg_temp.card_row r WHERE r.line = l.line)
+		  WHERE l.phone <> ''
+		    AND NOT EXISTS (SELECT FROM access.representative r JOIN access.guardian g ON g.representative_id = r.id
+		                     WHERE r.phone = l.phone)
 		  ORDER BY l.line`,
 		`SELECT l.line, format('kind "%s" is not known; the kinds are %s', l.kind,
 		                       (SELECT string_agg(code, ', ' ORDER BY code) FROM access.card_kind))

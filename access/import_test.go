@@ -351,6 +351,18 @@ func TestACompanionsCardIsImportedByPhone(t *testing.T) {
 	}
 }
 
+// A registry goes on listing the card of a companion whose right has ended, as it
+// does that of a pupil who has left: neither is a reason to refuse everything else.
+func TestTheCardOfACompanionWhoseRightHasEndedIsLeftOut(t *testing.T) {
+	w := newWorld(t)
+	w.guardians("+79000000003,,Белова,Ирина,,ru,no,p-3,companion,2025-09-01,",
+		"+79000000004,,Серов,Олег,,ru,no,p-3,companion,2025-09-01,", "+79000000005,,Зуева,Вера,,ru,no,p-3,companion,2025-09-01,")
+	w.exec(`UPDATE access.guardian SET until = now() - interval '1 day' WHERE representative_id = $1`, w.who(3))
+	w.exec(`UPDATE access.guardian SET revoked_at = now() - interval '1 day' WHERE representative_id = $1`, w.who(4))
+	w.count(w.cards("9A3F1053,+79000000003,own,", "9A3F1054,+79000000004,own,", "9A3F1055,+79000000005,own,", "9A3F105C,p-1,own,"), 2, 0, 2)
+	w.problems(w.cards("9A3F1056,+79000000006,own,"), map[int]string{2: "not the phone of"})
+}
+
 func TestEachBadLineOfCardsIsNamed(t *testing.T) {
 	w := newWorld(t)
 	w.active(NewCard{Organisation: w.school, UID: "AAAAAAAA", Kind: OwnCard, Person: w.masha}, schoolday)
