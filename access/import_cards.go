@@ -73,6 +73,14 @@ func importCards(ctx context.Context, tx pgx.Tx, folder *registry.Folder, report
 		return fmt.Errorf("copy %s: %w", file, err)
 	}
 	if merged {
+		// A companion may have changed the phone that is listed (see followPhones).
+		if _, err := tx.Exec(ctx, `
+			UPDATE pg_temp.card_line l SET phone = r.phone
+			  FROM access.former_address f JOIN access.representative r ON r.id = f.representative_id
+			 WHERE f.address = l.phone AND r.phone IS NOT NULL
+			   AND NOT EXISTS (SELECT FROM access.representative h WHERE h.phone = l.phone)`); err != nil {
+			return fmt.Errorf("follow who has changed the phone: %w", err)
+		}
 		if folder.Has(registry.Guardians) {
 			// The cards of companions whom guardians.csv still lists and who were erased.
 			if _, err := tx.Exec(ctx, `

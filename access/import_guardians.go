@@ -97,6 +97,10 @@ func importGuardians(ctx context.Context, tx pgx.Tx, folder *registry.Folder, re
 	if _, err := tx.Exec(ctx, `ANALYZE pg_temp.guardian_line`); err != nil {
 		return fmt.Errorf("analyse %s: %w", file, err)
 	}
+	followed, err := tx.Exec(ctx, followPhones)
+	if err != nil {
+		return fmt.Errorf("follow who has changed the phone: %w", err)
+	}
 	checks := []string{
 		`SELECT line, format('repeats line %s: the same phone, person and role', first)
 		   FROM (SELECT line, first_value(line) OVER (PARTITION BY phone, person, role ORDER BY line) AS first
@@ -160,10 +164,39 @@ func importGuardians(ctx context.Context, tx pgx.Tx, folder *registry.Folder, re
 	if err != nil {
 		return fmt.Errorf("count the rows of %s: %w", file, err)
 	}
-	count.Left += int(dropped.RowsAffected())
+	count.Left += int(dropped.RowsAffected() + followed.RowsAffected())
 	report.Done(count)
 	return nil
 }
+
+// sameNameOf is the condition that a representative bears the name of line l.
+func sameNameOf(r string) string {
+	return `translate(lower(` + r + `.family_name || ' ' || ` + r + `.given_name), 'ё', 'е') =
+		translate(lower(l.family_name || ' ' || l.given_name), 'ё', 'е')`
+}
+
+// A registry goes on listing a phone after its owner has changed it (R28). Such a
+// line means him and not whoever may have the phone now: that would be a new
+// representative, to whom the child's news go. It is told by the name, which the
+// present holder of the phone, if there is one, does not bear. A line that is
+// there with the new phone as well goes; those are what is counted.
+var followPhones = `
+	WITH moved AS MATERIALIZED (
+	    SELECT DISTINCT ON (l.line) l.line, l.person, l.role, r.phone
+	      FROM pg_temp.guardian_line l
+	      JOIN access.former_address f ON f.address = l.phone
+	      JOIN access.representative r ON r.id = f.representative_id AND r.phone IS NOT NULL
+	      LEFT JOIN access.representative h ON h.phone = l.phone
+	     WHERE ` + sameNameOf("r") + ` AND (h.id IS NULL OR NOT ` + sameNameOf("h") + `)
+	     ORDER BY l.line, r.id DESC
+	), doubled AS (
+	    SELECT m.line FROM moved m
+	     WHERE EXISTS (SELECT FROM pg_temp.guardian_line o WHERE o.phone = m.phone AND o.person = m.person AND o.role = m.role)
+	), followed AS (
+	    UPDATE pg_temp.guardian_line l SET phone = m.phone FROM moved m
+	     WHERE l.line = m.line AND l.line NOT IN (SELECT line FROM doubled)
+	)
+	DELETE FROM pg_temp.guardian_line l USING doubled d WHERE l.line = d.line`
 
 // A registry goes on listing those whose consent was withdrawn, whose right has
 // ended, and whom retention has erased. Their lines bring nothing back, unless
@@ -178,7 +211,7 @@ const dropErased = `
 	                         JOIN access.guardian g ON g.child_id = p.id
 	                         JOIN access.representative r ON r.id = g.representative_id
 	                        WHERE p.code = l.person AND r.erased_at IS NOT NULL
-	                          AND r.erased_key = sha256(convert_to(r.id || ':' || l.phone, 'UTF8'))
+	                          AND sha256(convert_to(r.id || ':' || l.phone, 'UTF8')) = ANY (r.erased_keys)
 	                          AND (l.given_on IS NULL OR l.given_on <= (r.erased_at - $1::interval)::date)))
 	    RETURNING phone, person
 	)

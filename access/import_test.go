@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access/phone"
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/pg/pgtest"
@@ -190,6 +191,66 @@ func TestARepeatedImportBringsNothingBack(t *testing.T) {
 	}
 	if w.may(granny, w.masha, soon) == Yes || w.may(mother, w.petya, soon) == Yes {
 		t.Error("the new dates work before their day")
+	}
+}
+
+// R28: who has changed the phone online need not visit the school, so the registry
+// goes on listing the old one. It stays his record: the old phone, which somebody
+// else may have by now, gets no right to the child, also not to a further one.
+func TestARegistryThatStillListsAChangedPhoneMeansItsFormerOwner(t *testing.T) {
+	w := newWorld(t)
+	stale := []string{
+		"+79000000001,,Петрова,Ольга,,ru,no,p-1,legal,2026-09-01,",
+		"+79000000005,,Серов,Олег,,ru,no,p-3,companion,2026-09-01,",
+	}
+	w.count(w.guardians(stale...), 2, 0, 0)
+	mother, companion := w.who(1), w.who(5)
+	now := time.Now()
+	for who, to := range map[RepresentativeID]phone.Number{mother: number(2), companion: number(6)} {
+		w.must(func(ctx context.Context, tx pgx.Tx) error {
+			change, err := StartPhoneChange(ctx, tx, who, to, now)
+			if err != nil {
+				return err
+			}
+			verdict, err := FinishPhoneChange(ctx, tx, who, change.ID, change.OldCode, change.NewCode, now)
+			if verdict != CodeRight {
+				t.Fatalf("the change is %s", verdict)
+			}
+			return err
+		})
+	}
+	everybody := func() string {
+		return one[string](w, `SELECT string_agg(r.id - $1 || ':' || r.phone || ' ' || p.code, ', ' ORDER BY r.id, p.code)
+			FROM access.representative r JOIN access.guardian g ON g.representative_id = r.id JOIN ledger.person p ON p.id = g.child_id`, mother)
+	}
+	want := everybody()
+	w.count(w.guardians(stale...), 0, 0, 2)
+	if got := everybody(); got != want {
+		t.Errorf("after the registry again: %s, want %s", got, want)
+	}
+	// A further child under the old phone is hers; the line with the new phone beside the old one is one; her card is found.
+	report := w.bring(map[string]string{
+		registry.Guardians: guardianHeader + strings.Join(append(stale,
+			"+79000000002,,Петрова,Ольга,,ru,no,p-1,legal,2026-09-01,",
+			"+79000000001,,Петрова,Ольга,,ru,no,p-2,legal,2026-09-01,"), "\n") + "\n",
+		registry.Cards: cardHeader + "9A3F1055,+79000000005,own,\n",
+	})
+	w.count(report, 1, 0, 0)
+	if got := report.Counts[0]; got.Added != 1 || got.Left != 3 {
+		t.Errorf("guardians.csv: %+v", got)
+	}
+	if got := w.resolve(CardQuery{Organisation: w.kindergarten, UID: "9A3F1055"})[0]; got.Representative != companion {
+		t.Errorf("the card is that of %+v", got)
+	}
+	if w.may(mother, w.petya, now) != Yes {
+		t.Errorf("the further child: %s", w.may(mother, w.petya, now))
+	}
+	// Somebody else has the phone now: a line with her name is hers.
+	w.guardians("+79000000001,,Орлова,Нина,,ru,no,p-4,legal,2026-09-01,", "+79000000001,,Орлова,Нина,,ru,no,p-1,trusted,2026-09-01,")
+	nina := w.who(1)
+	w.count(w.guardians(stale...), 0, 0, 2)
+	if r, err := RepresentativeByID(t.Context(), w.pool, nina); err != nil || nina == mother || r.Names.Family != "Орлова" {
+		t.Errorf("the present holder of the phone is %+v, %v", r, err)
 	}
 }
 

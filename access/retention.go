@@ -64,12 +64,19 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		                    WHERE k.representative_id = r.id AND k.state NOT IN ('returned', 'destroyed'))
 		   AND NOT EXISTS (SELECT FROM access.petition q
 		                    WHERE q.representative_id = r.id AND q.state = 'submitted' AND q.submitted_at > $3)
+		), former AS (
+		DELETE FROM access.former_address f USING gone WHERE f.representative_id = gone.id RETURNING f.representative_id, f.address
+		), had AS MATERIALIZED (
+		SELECT id, phone AS address FROM gone WHERE phone IS NOT NULL
+		 UNION SELECT id, email FROM gone WHERE email <> ''
+		 UNION SELECT representative_id, address FROM former
 		), noted AS (
-		INSERT INTO access.erased_address (representative_id, address)
-		SELECT id, phone FROM gone WHERE phone IS NOT NULL UNION SELECT id, email FROM gone WHERE email <> ''
+		INSERT INTO access.erased_address (representative_id, address) SELECT id, address FROM had
 		)
 		UPDATE access.representative r
-		   SET erased_at = $2, erased_key = sha256(convert_to(r.id || ':' || gone.phone, 'UTF8')), phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL
+		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL,
+		       erased_keys = ARRAY(SELECT sha256(convert_to(h.id || ':' || h.address, 'UTF8')) FROM had h
+		                            WHERE h.id = r.id AND h.address NOT LIKE '%@%')
 		  FROM gone
 		 WHERE r.id = gone.id`, before, now, now.Add(-PetitionLife))
 	if err != nil {

@@ -91,9 +91,9 @@ func TestRetentionDestroysTextsAndRawBodiesAndTheActSaysHowMany(t *testing.T) {
 	execute(t, url, `INSERT INTO reader.quarantine (event_id, device_id, seq, code, message, body, received_at, settled_at, settled_by)
 		SELECT 1000 + n, 1, n, 'unknown_card', 'nobody has this card', '{"card":"9A3F105C"}', now() - interval '60 days',
 			CASE WHEN n < 3 THEN now() - n * interval '20 days' END, CASE WHEN n < 3 THEN 'staff:t' END FROM generate_series(1, 3) n`)
-	execute(t, url, `INSERT INTO delivery.delivery (id, at, event_id, topic, channel, address, priority, again, expires_at, body, state)
-		VALUES (1, now() - interval '60 days', 1002, 'pass', 'sms', '79000000001', 1, 'fresh', now() - interval '60 days', 'Вход 08:15 Маша П.', 'delivered'),
-		       (2, now(), 0, 'code', 'sms', '79000000001', 1, 'never', now() - interval '1 second', 'Код 123456', 'queued')`)
+	execute(t, url, `INSERT INTO delivery.delivery (id, at, event_id, representative_id, topic, channel, address, priority, again, expires_at, body, state)
+		VALUES (1, now() - interval '60 days', 1002, 1, 'pass', 'sms', '79000000001', 1, 'fresh', now() - interval '60 days', 'Вход 08:15 Маша П.', 'delivered'),
+		       (2, now(), 0, NULL, 'code', 'sms', '79000000001', 1, 'never', now() - interval '1 second', 'Код 123456', 'queued')`)
 	execute(t, url, `INSERT INTO access.destroyed VALUES ('message_texts', 7)`)
 	// A clone: its conflicts are evidence while the alarm is open, and for 29 days after.
 	execute(t, url, `INSERT INTO reader.conflict (device_id, seq, body_hash, body, received_at)

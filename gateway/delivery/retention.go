@@ -35,8 +35,9 @@ const (
 
 // EraseTexts destroys the texts of messages past their time: SMS and push
 // messages, letters, what was to go by the next channel, and what receipts quote.
-// Ids, times, states and parts stay, to prove the delivery. A message that may
-// still be sent keeps its text.
+// Ids, times, states and parts stay, to prove the delivery; the address stays as
+// long as its owner is known ([EraseAddresses]), and goes with the text when the
+// message was to nobody we know. A message that may still be sent keeps its text.
 //
 // It takes a stretch of time after the other, each in a transaction that notes
 // for the act what it destroyed, and goes on where the last run ended. A thorough
@@ -118,13 +119,14 @@ const (
 		 WHERE d.at >= $1 AND d.at < $2 AND d.expires_at <= $3 AND d.channel = 'email'
 		   AND l.delivery_id = d.id AND l.at = d.at AND l.at >= $1 AND l.at < $2`
 	eraseSpares = `
-		UPDATE delivery.spare AS s SET body = '', subject = NULL, text_body = NULL, html_body = NULL
+		UPDATE delivery.spare AS s SET address = '', body = '', subject = NULL, text_body = NULL, html_body = NULL
 		  FROM delivery.delivery AS d
 		 WHERE d.at >= $1 AND d.at < $2 AND d.expires_at <= $3 AND d.spare
 		   AND s.delivery_id = d.id AND s.at = d.at AND s.at >= $1 AND s.at < $2
-		   AND (s.body <> '' OR s.text_body IS NOT NULL)`
+		   AND (s.address <> '' OR s.body <> '' OR s.text_body IS NOT NULL)`
 	eraseMessages = `
-		UPDATE delivery.delivery SET body = '' WHERE at >= $1 AND at < $2 AND expires_at <= $3 AND body <> ''`
+		UPDATE delivery.delivery SET body = '', address = CASE WHEN representative_id IS NULL THEN '' ELSE address END
+		 WHERE at >= $1 AND at < $2 AND expires_at <= $3 AND (body <> '' OR representative_id IS NULL AND address <> '')`
 	eraseReceipts = `
 		UPDATE delivery.receipt SET raw = '', address = ''
 		 WHERE received_at >= $1 AND received_at < $2 AND (raw <> '' OR address <> '')`
@@ -281,13 +283,14 @@ func eraseAddresses(ctx context.Context, tx pgx.Tx, now time.Time) (more bool, e
 	if err != nil || len(done) == 0 {
 		return false, err
 	}
-	// What is known of a phone is known of its owner, unless somebody has it now.
+	// What is known of a phone or a mailbox is known of its owner, unless somebody has it now.
 	if _, err := tx.Exec(ctx, `
 		DELETE FROM delivery.address AS a
 		 USING unnest($1::text[]) AS e (address)
-		 WHERE a.channel = $2 AND a.address = e.address
-		   AND NOT EXISTS (SELECT FROM access.representative AS r WHERE r.phone = e.address)`,
-		addresses, string(subscription.SMS)); err != nil {
+		 WHERE a.channel = ANY ($2) AND a.address = e.address
+		   AND NOT EXISTS (SELECT FROM access.representative AS r WHERE r.phone = e.address)
+		   AND NOT EXISTS (SELECT FROM access.representative AS r WHERE r.email = e.address AND r.email <> '')`,
+		addresses, []string{string(subscription.SMS), string(subscription.Email)}); err != nil {
 		return false, err
 	}
 	return true, access.DropErasedAddresses(ctx, tx, done)

@@ -67,7 +67,7 @@ func TestTextsAreDestroyedInTimeAndTheProofOfDeliveryStays(t *testing.T) {
 	ago := func(days int) time.Time { return now.AddDate(0, 0, -days) }
 	message := func(n int, expires time.Time) delivery.Draft {
 		d := draft(n)
-		d.Expires = expires
+		d.Representative, d.Expires = 1, expires
 		return d
 	}
 	letter := message(3, ago(30))
@@ -211,6 +211,64 @@ func TestThePhonesOfTheErasedAreTakenOutOfTheirMessages(t *testing.T) {
 	}
 	erase(now, "/false 79000000001/true 79000000002/true, 1 to do, 2 known")
 	erase(now.Add(2*time.Hour), "/false /false 79000000002/true, 0 to do, 1 known")
+}
+
+// Erasure reaches every phone and mailbox that somebody ever had, and nothing of
+// who has or had the same: what was sent to him stays his. The proof of each
+// delivery stays.
+func TestErasureReachesTheAddressesThatSomebodyHadBefore(t *testing.T) {
+	t.Parallel()
+	b := setup(t, smpptest.Behaviour{})
+	now := time.Now()
+	ago := func(days int) time.Time { return now.AddDate(0, 0, -days) }
+	// Of 1, who changed phone and mailbox, every right has ended; 2 has her first phone now, and shares the second mailbox.
+	b.exec(`INSERT INTO access.representative (id, phone, email, family_name, given_name, created_at)
+		VALUES (1, '79000000001', 'one@example.org', 'Петрова', 'Ольга', $1), (3, '79000000003', '', 'Петров', 'Илья', $1)`, ago(300))
+	b.exec(`UPDATE access.representative SET phone = '79000000009', email = 'two@example.org' WHERE id = 1`)
+	b.exec(`INSERT INTO access.representative (id, phone, email, family_name, given_name) VALUES
+		(2, '79000000001', 'two@example.org', 'Орлова', 'Нина')`)
+	b.exec(`UPDATE access.representative SET created_at = now() WHERE id = 3`)
+	b.exec(`INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now()), ('sms', '79000000009', now()),
+		('email', 'one@example.org', now()), ('email', 'two@example.org', now())`)
+	to := func(who access.RepresentativeID, address string) delivery.Draft {
+		d := draft(1)
+		d.Representative, d.Address, d.Expires = who, address, ago(1)
+		if strings.Contains(address, "@") {
+			d.Channel, d.Body, d.Letter = subscription.Email, "", &delivery.Letter{Subject: "Вход", Text: "Вход 08:15", HTML: "Вход 08:15"}
+		}
+		return d
+	}
+	// To herself by push, and should that fail by SMS to her first phone; and a code to a phone of nobody.
+	pushed, code := to(1, "1"), to(0, "79000000001")
+	pushed.Channel = subscription.Push
+	pushed.Spare = &delivery.Spare{Channel: subscription.SMS, Address: "79000000001", Patience: time.Minute, Body: "Вход 08:15"}
+	b.enqueueAt(ago(40), to(1, "79000000001"), to(1, "79000000009"), to(1, "one@example.org"), to(1, "two@example.org"),
+		to(2, "79000000001"), to(2, "two@example.org"), to(3, "79000000003"), pushed, code)
+	if err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+		f, err := access.Forget(t.Context(), tx, now)
+		if f.Representatives != 1 {
+			t.Errorf("erased %d people, want one", f.Representatives)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := delivery.EraseTexts(t.Context(), b.pool, now, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := delivery.EraseAddresses(t.Context(), b.pool, now); err != nil {
+		t.Fatal(err)
+	}
+	for sql, want := range map[string]string{
+		`SELECT string_agg(coalesce(representative_id, 0) || ':' || address, ' ' ORDER BY id) FROM delivery.delivery`: "1: 1: 1: 1: 2:79000000001 2:two@example.org 3:79000000003 1:1 0:",
+		`SELECT string_agg(address, ' ') FROM delivery.spare`:                                                         "",
+		`SELECT string_agg(address, ' ' ORDER BY address) FROM delivery.address`:                                      "79000000001 two@example.org",
+		`SELECT (SELECT count(*) FROM access.erased_address) || ' ' || (SELECT count(*) FROM access.former_address)`:  "0 0",
+	} {
+		if got := b.text(sql); got != want {
+			t.Errorf("%s:\n%q, want %q", sql, got, want)
+		}
+	}
 }
 
 // The statements of retention and of the sweep of messages without a proof go by index whatever the size of the tables: the

@@ -172,7 +172,11 @@ func inZone(t *time.Time, zone *time.Location) *time.Time {
 }
 
 // masked hides whose address it is: the subscriber's digits, the mailbox's name.
+// One that has been destroyed is empty.
 func masked(channel, address string) string {
+	if address == "" {
+		return ""
+	}
 	switch channel {
 	case "sms":
 		return phone.Number(address).Masked()

@@ -121,6 +121,11 @@ func importSubscriptions(ctx context.Context, tx pgx.Tx, folder *registry.Folder
 			return fmt.Errorf("leave out the wishes of the erased: %w", err)
 		}
 	}
+	if merged {
+		if _, err := tx.Exec(ctx, followPhones); err != nil {
+			return fmt.Errorf("follow who has changed the phone: %w", err)
+		}
+	}
 	if _, err := tx.Exec(ctx, `ANALYZE pg_temp.subscription_line`); err != nil {
 		return fmt.Errorf("analyse %s: %w", file, err)
 	}
@@ -188,6 +193,29 @@ func importSubscriptions(ctx context.Context, tx pgx.Tx, folder *registry.Folder
 	report.Done(count)
 	return nil
 }
+
+// A registry goes on listing a phone after its owner has changed it (R28). The
+// wish is his, unless the phone is that of another representative of the child
+// now, or he stands in the file with the new phone as well.
+const followPhones = `
+	WITH moved AS MATERIALIZED (
+	    SELECT DISTINCT ON (l.line) l.line, l.person, r.phone
+	      FROM pg_temp.subscription_line l
+	      JOIN access.former_address f ON f.address = l.phone
+	      JOIN access.representative r ON r.id = f.representative_id AND r.phone IS NOT NULL
+	      JOIN ledger.person p ON p.code = l.person
+	      JOIN access.guardian g ON g.child_id = p.id AND g.representative_id = r.id AND NOT g.companion
+	     WHERE NOT EXISTS (SELECT FROM access.representative h JOIN access.guardian o ON o.representative_id = h.id
+	                        WHERE h.phone = l.phone AND o.child_id = p.id AND NOT o.companion)
+	     ORDER BY l.line, r.id DESC
+	), doubled AS (
+	    SELECT m.line FROM moved m
+	     WHERE EXISTS (SELECT FROM pg_temp.subscription_line o WHERE o.phone = m.phone AND o.person = m.person)
+	), followed AS (
+	    UPDATE pg_temp.subscription_line l SET phone = m.phone FROM moved m
+	     WHERE l.line = m.line AND l.line NOT IN (SELECT line FROM doubled)
+	)
+	DELETE FROM pg_temp.subscription_line l USING doubled d WHERE l.line = d.line`
 
 const findRows = `
 	CREATE TEMP TABLE subscription_row ON COMMIT DROP AS

@@ -97,6 +97,18 @@ func TestAnImportLeavesWhatWasChosen(t *testing.T) {
 	}
 }
 
+// R28: wishes listed under a phone that its owner has changed are still his; a
+// line with his new phone in the same file goes before them.
+func TestWishesListedUnderAFormerPhoneAreItsOwners(t *testing.T) {
+	w := newWorld(t)
+	w.exec(`UPDATE access.representative SET phone = '79000000011' WHERE id = $1`, w.mother)
+	w.count(w.lines("+79000000001,p-1,pass,sms,now,", "+79000000001,p-1,threshold,sms,now,200"), 2, 0, 0)
+	if got, want := w.of(w.mother, w.masha), []Subscription{{Pass, SMS, Now}, {Threshold, SMS, Now}}; !slices.Equal(got, want) {
+		t.Errorf("the mother's wishes are %v, want %v", got, want)
+	}
+	w.count(w.lines("+79000000001,p-1,pass,sms,now,", "+79000000011,p-1,hot,sms,now,"), 1, 0, 0)
+}
+
 func TestEachBadLineOfSubscriptionsIsNamed(t *testing.T) {
 	w := newWorld(t)
 	report := w.lines(

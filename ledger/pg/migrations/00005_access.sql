@@ -27,12 +27,45 @@ CREATE TABLE access.representative (
     reading_at  timestamptz,
     created_at  timestamptz NOT NULL DEFAULT now(),
     erased_at   timestamptz,
-    -- What is kept to honour a withdrawal: by it, and by it alone, a registry that
-    -- still lists the erased is told from one that names somebody new.
-    erased_key  bytea,
+    -- What is kept to honour a withdrawal, one for each phone he ever had: by it,
+    -- and by it alone, a registry that still lists the erased is told from one
+    -- that names somebody new.
+    erased_keys bytea[],
     CHECK (erased_at IS NOT NULL
            OR (phone IS NOT NULL AND family_name <> '' AND given_name <> ''))
 );
+-- Whether somebody else has the mailbox of one who is erased.
+CREATE INDEX representative_email ON access.representative (email) WHERE email <> '';
+
+-- The phones and mailboxes that somebody had before: messages went there, so
+-- erasure has to reach them; and a registry that still lists a phone its owner has
+-- changed means him.
+CREATE TABLE access.former_address (
+    representative_id bigint NOT NULL REFERENCES access.representative (id),
+    address           text   NOT NULL,
+    PRIMARY KEY (representative_id, address)
+);
+CREATE INDEX former_address_address ON access.former_address (address);
+
+-- +goose StatementBegin
+CREATE FUNCTION access.keep_former_address() RETURNS trigger
+    LANGUAGE plpgsql
+AS $$
+BEGIN
+    INSERT INTO access.former_address (representative_id, address)
+    SELECT OLD.id, a.had
+      FROM (VALUES (OLD.phone, NEW.phone), (OLD.email, NEW.email)) AS a (had, has)
+     WHERE a.had <> '' AND a.had IS DISTINCT FROM a.has
+        ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+
+-- Whatever changes an address keeps the old one, without having to think of it.
+CREATE TRIGGER keep_former_address AFTER UPDATE OF phone, email ON access.representative
+    FOR EACH ROW WHEN (NEW.erased_at IS NULL AND (OLD.phone <> NEW.phone OR OLD.email <> '' AND OLD.email <> NEW.email))
+    EXECUTE FUNCTION access.keep_former_address();
 
 -- The paper (or electronic) application as the school keyed it in: one record
 -- of several children and several recipients (R22 to R25). What it grants is in
@@ -488,7 +521,7 @@ CREATE TABLE access.erased_address (
     address           text   NOT NULL,
     PRIMARY KEY (representative_id, address)
 );
-GRANT SELECT, INSERT, UPDATE, DELETE ON access.destroyed, access.erased_address TO zvonok_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON access.destroyed, access.erased_address, access.former_address TO zvonok_app;
 
 GRANT SELECT, INSERT, UPDATE ON access.representative, access.guardian, access.consent, access.card TO zvonok_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON access.invitation, access.invitation_child, access.code,
