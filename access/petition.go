@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
 
 	"zvonok/ledger"
 	"zvonok/ledger/pg"
@@ -195,11 +196,26 @@ func (a *Application) checkCompanions(o ledger.Organisation, kind PetitionKind, 
 	return problems
 }
 
-// AcceptPetition accepts a petition for the school (organisation 0: for any), and
+// Decided is the fact that a school has accepted or refused a petition. It is
+// inserted with the decision, for who tells the applicant.
+type Decided struct {
+	Petition PetitionID `json:"petition"`
+}
+
+// Kind names the job.
+func (Decided) Kind() string { return "petition_decided" }
+
+// Decisions are what schools decide on petitions.
+type Decisions struct{ jobs *river.Client[pgx.Tx] }
+
+// NewDecisions returns Decisions that announce themselves by a client of the job queue.
+func NewDecisions(jobs *river.Client[pgx.Tx]) *Decisions { return &Decisions{jobs} }
+
+// Accept accepts a petition for the school (organisation 0: for any), and
 // grants what it asks for from this moment on. The application gets the number
 // "e-" and the petition's. It returns the form with what was taken, [ErrNoPetition],
 // or the errors of [TakeApplication].
-func AcceptPetition(
+func (d *Decisions) Accept(
 	ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID, id PetitionID, by Actor, now time.Time,
 ) (Application, Taken, error) {
 	p, phone, err := lockPetition(ctx, tx, organisation, id, now)
@@ -221,12 +237,12 @@ func AcceptPetition(
 	if err != nil {
 		return Application{}, Taken{}, err
 	}
-	return p.Form, taken, decidePetition(ctx, tx, id, "accepted", "", by, now)
+	return p.Form, taken, d.decide(ctx, tx, id, "accepted", "", by, now)
 }
 
-// RefusePetition refuses a petition for the school, with a reason that the
+// Refuse refuses a petition for the school, with a reason that the
 // applicant reads. It returns [ErrNoPetition] or [ErrPetitionReason].
-func RefusePetition(
+func (d *Decisions) Refuse(
 	ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID, id PetitionID, reason string, by Actor, now time.Time,
 ) error {
 	reason = strings.TrimSpace(reason)
@@ -236,7 +252,36 @@ func RefusePetition(
 	if _, _, err := lockPetition(ctx, tx, organisation, id, now); err != nil {
 		return err
 	}
-	return decidePetition(ctx, tx, id, "refused", reason, by, now)
+	return d.decide(ctx, tx, id, "refused", reason, by, now)
+}
+
+func (d *Decisions) decide(ctx context.Context, tx pgx.Tx, id PetitionID, state, reason string, by Actor, now time.Time) error {
+	if err := decidePetition(ctx, tx, id, state, reason, by, now); err != nil {
+		return err
+	}
+	if _, err := d.jobs.InsertTx(ctx, tx, Decided{id}, nil); err != nil {
+		return fmt.Errorf("announce the decision on petition %d: %w", id, err)
+	}
+	return nil
+}
+
+// DecisionToTell returns a petition of whose decision the applicant has not been
+// told, and the applicant, and notes that he is told now. Of any other it returns
+// [ErrNoPetition], and of one who has been erased [ErrNoRepresentative].
+func DecisionToTell(ctx context.Context, tx pgx.Tx, id PetitionID, now time.Time) (p Petition, r Representative, err error) {
+	err = tx.QueryRow(ctx, `
+		UPDATE access.petition SET told_at = $2
+		 WHERE id = $1 AND told_at IS NULL AND state IN ('accepted', 'refused')
+		RETURNING id, organisation_id, representative_id, kind, form, state, submitted_at, decided_at, reason`, id, now).
+		Scan(&p.ID, &p.Organisation, &p.By, &p.Kind, &p.Form, &p.State, &p.SubmittedAt, &p.DecidedAt, &p.Reason)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return p, r, ErrNoPetition
+	}
+	if err != nil {
+		return p, r, fmt.Errorf("read the decision on petition %d: %w", id, err)
+	}
+	r, err = RepresentativeByID(ctx, tx, p.By)
+	return p, r, err
 }
 
 // WithdrawPetition takes an own petition back before it is decided on. One that

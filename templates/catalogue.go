@@ -67,13 +67,15 @@ var catalogue = map[key]entry{
 	"alarm_staff": sms("Time", "Names"),
 	"absent":      sms("Names", "Time"),
 
-	"login_code": sms("Code", "Minutes"),
-	"phone_code": sms("Code", "Minutes"),
-	"opt_out":    sms(),
-	"opt_in":     sms(),
-	"capped":     sms(),
-	"invitation": sms("Inviter", "Date"),
-	"unknown":    sms(),
+	"login_code":        sms("Code", "Minutes"),
+	"phone_code":        sms("Code", "Minutes"),
+	"opt_out":           sms(),
+	"opt_in":            sms(),
+	"capped":            sms(),
+	"invitation":        sms("Inviter", "Date"),
+	"decision_accepted": sms(),
+	"decision_refused":  sms(),
+	"unknown":           sms(),
 
 	"balance":               sms("Names", "Balance", "Visit"),
 	"balance_no_visit":      sms("Names", "Balance"),
@@ -105,6 +107,8 @@ var catalogue = map[key]entry{
 	"mail_sale": mail("Meal", "Givens"), "mail_top_up": mail("Givens"), "mail_correction": mail("Givens"),
 	"mail_threshold_down": mail("Threshold", "Givens"), "mail_threshold_up": mail("Threshold", "Givens"),
 	"mail_blocked": mail("Givens"), "mail_alarm": mail("Time", "Givens"), "mail_absent": mail("Givens"),
+	"mail_decision_accepted": mail(), "mail_decision_accepted_text": mail(),
+	"mail_decision_refused": mail(), "mail_decision_refused_text": mail(),
 	"mail_invitation": mail(), "mail_day": mail("Date", "Givens"), "mail_week": mail("Dates", "Givens"),
 
 	"mail_code": mail(), "mail_code_text": mail("Code", "Minutes"),
@@ -123,7 +127,7 @@ var catalogue = map[key]entry{
 	"label_visits": mail(),
 	"label_spent":  mail(), "label_topped_up": mail(), "label_lasts": mail(), "label_also": mail(),
 
-	"footer_why": mail(), "footer_settings": mail(), "footer_invitation": mail(), "footer_unsubscribe": mail(),
+	"footer_why": mail(), "footer_settings": mail(), "footer_invitation": mail(), "footer_cabinet": mail(), "footer_unsubscribe": mail(),
 
 	"weekday_1": mail(), "weekday_2": mail(), "weekday_3": mail(), "weekday_4": mail(), "weekday_5": mail(),
 	"weekday_6": mail(), "weekday_7": mail(),
@@ -236,6 +240,10 @@ func worstOf(k key, n Name) []Message {
 		return []Message{Capped{}}
 	case "invitation":
 		return []Message{Invitation{Inviter: n, Until: someDay}}
+	case "decision_accepted":
+		return []Message{Decision{Accepted: true}}
+	case "decision_refused":
+		return []Message{Decision{}}
 	case "unknown":
 		return []Message{Unknown{}}
 	case "balance":

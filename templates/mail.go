@@ -32,6 +32,7 @@ type page struct {
 	lead       string
 	sections   []section
 	alarm      bool
+	cabinet    bool // the footer leads to the cabinet, for nothing that is to be answered
 	subscribed bool // the reader asked for such letters, and the footer says so; else they invite
 	links      Links
 }
@@ -77,6 +78,9 @@ func (s Style) letter(p page) Mail {
 		Language: string(s.Language.known()), Service: s.text("mail_service", nil), Subject: p.subject, Lead: p.lead,
 		Alarm: p.alarm, Sections: p.sections, Links: p.links,
 		Settings: s.text("footer_invitation", nil), Unsubscribe: s.text("footer_unsubscribe", nil),
+	}
+	if p.cabinet {
+		v.Settings = s.text("footer_cabinet", nil)
 	}
 	if p.subscribed {
 		v.Why, v.Settings = s.text("footer_why", nil), s.text("footer_settings", nil)

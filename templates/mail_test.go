@@ -53,6 +53,8 @@ func letters() []struct {
 		{"alarm for the staff", Alarm{Child: vanya, At: at("17:40"), Staff: true}},
 		{"absent", Absent{Child: masha, By: at("08:45"), Links: links}},
 		{"invitation", Invitation{Inviter: olga, Until: at("12:00").AddDate(0, 0, 7), Links: links}},
+		{"application accepted", Decision{Accepted: true, Links: links}},
+		{"application refused", Decision{Links: links}},
 		{"mailbox code", MailboxCode{Code: "123456", Minutes: 10}},
 		{"day", day},
 		{"week", week},

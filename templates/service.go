@@ -99,6 +99,32 @@ func (i Invitation) Mail(l Language) Mail {
 	})
 }
 
+// Decision tells who has applied electronically what the school has decided. It
+// names neither child nor school; the reason of a refusal stands in the cabinet.
+type Decision struct {
+	Accepted bool
+	Links    Links // Settings leads to the cabinet
+}
+
+// SMS renders the message, "Заявление принято: Проход и питание. Подробности на сайте".
+func (d Decision) SMS(s Style) string { return s.text("decision_"+d.word(), nil) }
+
+// Mail renders the message as a letter.
+func (d Decision) Mail(l Language) Mail {
+	s := Style{Language: l}
+	return s.letter(page{
+		subject: s.text("mail_decision_"+d.word(), nil), lead: s.text("mail_decision_"+d.word()+"_text", nil),
+		cabinet: true, links: d.Links,
+	})
+}
+
+func (d Decision) word() key {
+	if d.Accepted {
+		return "accepted"
+	}
+	return "refused"
+}
+
 // Visit is one stay of a child, or what is known of it: a zero time is an entry
 // or an exit that was not recorded.
 type Visit struct {

@@ -172,6 +172,8 @@ func everything() []struct {
 		{"opted in", OptedIn{}},
 		{"capped", Capped{}},
 		{"invitation", Invitation{Inviter: olga, Until: at("12:00").AddDate(0, 0, 7)}},
+		{"application accepted", Decision{Accepted: true}},
+		{"application refused", Decision{}},
 		{"unknown phone", Unknown{}},
 
 		{"balance of one", Balance{Children: seen, Now: at("12:00")}},

@@ -58,9 +58,13 @@ type applicationAcceptCommand struct {
 
 func (a *applicationAcceptCommand) Run(ctx context.Context, c *console) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		jobs, err := insertClient(d.pool)
+		if err != nil {
+			return err
+		}
 		var taken access.Taken
-		err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) (err error) {
-			taken, err = subscription.EnrolPetition(ctx, tx, 0, a.ID, a.actor(), time.Now())
+		err = pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) (err error) {
+			taken, err = subscription.EnrolPetition(ctx, tx, access.NewDecisions(jobs), 0, a.ID, a.actor(), time.Now())
 			return err
 		})
 		if errors.Is(err, access.ErrNoPetition) {
@@ -87,8 +91,12 @@ type applicationRefuseCommand struct {
 
 func (a *applicationRefuseCommand) Run(ctx context.Context, c *console) error {
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
-			return access.RefusePetition(ctx, tx, 0, a.ID, a.Reason, a.actor(), time.Now())
+		jobs, err := insertClient(d.pool)
+		if err != nil {
+			return err
+		}
+		err = pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
+			return access.NewDecisions(jobs).Refuse(ctx, tx, 0, a.ID, a.Reason, a.actor(), time.Now())
 		})
 		switch {
 		case errors.Is(err, access.ErrPetitionReason):

@@ -94,7 +94,7 @@ func recallTopics() []string {
 	for _, topic := range notice.Topics() {
 		list = append(list, string(topic))
 	}
-	return append(list, "digest", "reply", "code", "invitation")
+	return append(list, "digest", "reply", "code", "invitation", string(notice.Petition))
 }
 
 // recall stops messages; it is asked by the command of the same name.

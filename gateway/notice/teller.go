@@ -172,6 +172,7 @@ func (t *Teller) Register(workers *river.Workers) {
 	river.AddWorker(workers, &crossedWorker{teller: t})
 	river.AddWorker(workers, &missedWorker{teller: t})
 	river.AddWorker(workers, &stoppedWorker{teller: t})
+	river.AddWorker(workers, &decidedWorker{teller: t})
 }
 
 // Close waits until what is being told is told.

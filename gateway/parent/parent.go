@@ -42,20 +42,21 @@ const (
 
 // API is the parents' API.
 type API struct {
-	pool    *pgxpool.Pool
-	river   *river.Client[pgx.Tx]
-	desk    *delivery.Desk
-	book    *ledger.Book
-	canteen *meal.Canteen
-	push    *push.Sender
-	intake  *reader.Intake
-	texts   func() *templates.Texts
-	views   *access.ViewLog
-	guard   *guard
-	slots   chan struct{} // requests under way
-	log     *slog.Logger
-	metrics *Metrics
-	now     func() time.Time
+	pool      *pgxpool.Pool
+	river     *river.Client[pgx.Tx]
+	desk      *delivery.Desk
+	book      *ledger.Book
+	canteen   *meal.Canteen
+	push      *push.Sender
+	intake    *reader.Intake
+	decisions *access.Decisions
+	texts     func() *templates.Texts
+	views     *access.ViewLog
+	guard     *guard
+	slots     chan struct{} // requests under way
+	log       *slog.Logger
+	metrics   *Metrics
+	now       func() time.Time
 }
 
 // Config is what an API needs.
@@ -88,7 +89,7 @@ func New(c Config) (*API, error) {
 		return nil, err
 	}
 	return &API{
-		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, texts: c.Texts,
+		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, decisions: access.NewDecisions(c.River), texts: c.Texts,
 		views: access.NewViewLog(c.Pool), guard: guard,
 		slots: make(chan struct{}, max(2, int(c.Pool.Config().MaxConns)/poolShare)), log: c.Log, metrics: c.Metrics, now: c.Now,
 	}, nil
@@ -136,7 +137,7 @@ func (a *API) Register(api huma.API) {
 	s.messages()
 	s.applications()
 	s.petitions()
-	s.decisions()
+	s.decide()
 }
 
 // routes registers routes on an API object.

@@ -267,8 +267,8 @@ func (s routes) atSchool(ctx context.Context, staff string, work func(ctx contex
 	return nil
 }
 
-// decisions are the routes by which a school decides on electronic applications.
-func (s routes) decisions() {
+// decide are the routes by which a school decides on electronic applications.
+func (s routes) decide() {
 	huma.Register(s.api, s.tabletRoute(http.MethodGet, "/petitions", "list-waiting-petitions",
 		"The electronic applications that wait for the school", "The oldest first.", http.StatusOK),
 		func(ctx context.Context, in *AtTablet) (*shown[PetitionsView], error) {
@@ -293,7 +293,7 @@ func (s routes) decisions() {
 					return err
 				}
 				return s.write(ctx, func(tx pgx.Tx) error {
-					taken, err := subscription.EnrolPetition(ctx, tx, of, petition, access.ByStaff(in.Staff), v.now)
+					taken, err := subscription.EnrolPetition(ctx, tx, s.decisions, of, petition, access.ByStaff(in.Staff), v.now)
 					answer.Body = Taken(taken)
 					return err
 				})
@@ -314,7 +314,7 @@ func (s routes) decisions() {
 					return err
 				}
 				return s.write(ctx, func(tx pgx.Tx) error {
-					return access.RefusePetition(ctx, tx, of, petition, in.Body.Reason, access.ByStaff(in.Staff), v.now)
+					return s.decisions.Refuse(ctx, tx, of, petition, in.Body.Reason, access.ByStaff(in.Staff), v.now)
 				})
 			})
 		})

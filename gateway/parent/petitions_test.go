@@ -3,6 +3,7 @@ package parent_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -48,6 +49,9 @@ func TestAConsentGivenAnewWorksOnceTheSchoolHasAcceptedIt(t *testing.T) {
 		t.Errorf("taken %+v; she sees the child: %t", taken, mother.sees("masha"))
 	}
 	tablet.want(http.StatusNotFound, http.MethodPost, accept, nil)
+	w.eventually("word of the decision", func() bool {
+		return slices.Contains(w.texts(olga), "Заявление принято: Проход и питание. Подробности на сайте")
+	})
 	var consents parent.ConsentsView
 	mother.get(w.path("masha", "/consents"), &consents)
 	if c := consents.Consents[0]; !c.Live || c.Form != fmt.Sprintf("e-%d", made.ID) || strings.Join(c.Covers, " ") != "visits" || c.Until == nil {

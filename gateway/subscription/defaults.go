@@ -120,11 +120,11 @@ func Enrol(ctx context.Context, tx pgx.Tx, form access.Application, by access.Ac
 }
 
 // EnrolPetition accepts an electronic application for a school, with the first
-// wishes of its newcomers. Its errors are those of [access.AcceptPetition].
+// wishes of its newcomers. Its errors are those of [access.Decisions.Accept].
 func EnrolPetition(
-	ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID, id access.PetitionID, by access.Actor, now time.Time,
+	ctx context.Context, tx pgx.Tx, decisions *access.Decisions, organisation ledger.OrganisationID, id access.PetitionID, by access.Actor, now time.Time,
 ) (access.Taken, error) {
-	form, taken, err := access.AcceptPetition(ctx, tx, organisation, id, by, now)
+	form, taken, err := decisions.Accept(ctx, tx, organisation, id, by, now)
 	if err != nil {
 		return access.Taken{}, err
 	}

@@ -104,6 +104,8 @@ CREATE TABLE access.petition (
     decided_at        timestamptz,
     decided_by        text,
     reason            text NOT NULL DEFAULT '' CHECK (length(reason) <= 200),
+    -- The applicant has been sent word of the school's decision, or there was no way to.
+    told_at           timestamptz,
     CHECK ((state = 'submitted') = (decided_at IS NULL))
 );
 CREATE INDEX petition_open ON access.petition (organisation_id, submitted_at) WHERE state = 'submitted';
