@@ -56,7 +56,8 @@ type AbsenceBatch struct {
 	State        AbsenceState          `json:"state"`
 	// Cause is why it was held: few_arrivals or silent_reader; empty when it was not.
 	Cause string `json:"cause"`
-	// Arrived had come by then; Usual is the median of the last school days.
+	// Arrived had come by then; Usual is the median of the last school days, or all
+	// who were expected when there were none in a month.
 	Arrived   int       `json:"arrived"`
 	Usual     int       `json:"usual"`
 	Missing   int       `json:"missing"`
@@ -190,7 +191,11 @@ func (r *Recorder) makeAbsence(
 		}
 	}
 	var missing []int64
+	expected := 0
 	for _, day := range a.Days {
+		if day.Status != Excused && slices.Contains(pupils, int64(day.Person)) {
+			expected++
+		}
 		if day.Status == Absent {
 			missing = append(missing, int64(day.Person))
 		}
@@ -198,7 +203,7 @@ func (r *Recorder) makeAbsence(
 	batch = AbsenceBatch{
 		Organisation: d.organisation, Code: a.Organisation.Code, Day: d.day, MadeAt: now, State: Released, Missing: len(missing),
 	}
-	silent, err := batch.compare(ctx, tx, pupils, d, a.Organisation.Location)
+	silent, err := batch.compare(ctx, tx, pupils, expected, d, a.Organisation.Location)
 	if err != nil {
 		return batch, false, err
 	}
@@ -241,8 +246,10 @@ func (r *Recorder) makeAbsence(
 // compare counts who had come by the set time, today and on the last school
 // days, and tells whether a reader is silent: today it saw nobody, or far fewer
 // than it usually sees by then, as one does that lost its network at ten to nine.
+// While nothing is known to be usual, as in the first days with doors and after
+// the summer, all who are expected are.
 func (b *AbsenceBatch) compare(
-	ctx context.Context, q pg.Querier, pupils []int64, d dueAbsence, zone *time.Location,
+	ctx context.Context, q pg.Querier, pupils []int64, expected int, d dueAbsence, zone *time.Location,
 ) (silent bool, err error) {
 	begin := midnight(d.day, zone).Add(-usualPeriod)
 	rows, err := q.Query(ctx, `
@@ -285,7 +292,8 @@ func (b *AbsenceBatch) compare(
 	schooldays = schooldays[max(0, len(schooldays)-usualDays):]
 	b.Arrived = arrivals[today]
 	if len(schooldays) == 0 {
-		return false, nil // nothing is known to be usual yet
+		b.Usual = expected
+		return false, nil
 	}
 	b.Usual = median(arrivals, schooldays)
 	for _, counts := range byReader {

@@ -100,6 +100,35 @@ func TestTheNewsOfAbsencesIsHeldWhenTheFaultMayBeOurs(t *testing.T) {
 	}
 }
 
+// Fault row 59 on the first day with doors, or after the summer: nothing is known
+// to be usual, so all who are expected are.
+func TestWithoutAUsualNumberTheNewsOfAbsencesIsHeldWhenFewOfAllCame(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		today, excused int
+		state          door.AbsenceState
+		usual          int
+	}{{0, 0, door.Held, 10}, {5, 0, door.Held, 10}, {6, 0, door.Released, 10}, {5, 2, door.Released, 8}} {
+		c := newTown(t)
+		s := c.school(t, "school", 10)
+		c.lessons(t, s)
+		by := ledger.ClockTime(9 * time.Hour)
+		must(t, door.SetAbsenceRule(t.Context(), c.pool, s.id, &by))
+		c.arrive(t, s, -40, 10, 1) // long ago
+		c.arrive(t, s, 0, test.today, 1)
+		for n := range test.excused {
+			_, err := door.AddExcuse(t.Context(), c.pool, door.Excuse{
+				Person: s.people[9-n], FirstDay: date(0), LastDay: date(0), Reason: "болеет", By: access.ByStaff("staff-1"),
+			}, clock(7, 0, 0))
+			must(t, err)
+		}
+		batches := c.check(t, clock(9, 0, 0))
+		if len(batches) != 1 || batches[0].State != test.state || batches[0].Usual != test.usual || batches[0].Arrived != test.today {
+			t.Errorf("%d of 10 came, %d are excused: %+v", test.today, test.excused, batches)
+		}
+	}
+}
+
 func TestAHeldBatchIsReleasedOrCancelledOnce(t *testing.T) {
 	t.Parallel()
 	for _, release := range []bool{true, false} {
@@ -178,7 +207,10 @@ func TestWhoHasAnExcuseByTheTimeOfTellingIsNotTold(t *testing.T) {
 	c.lessons(t, s)
 	by := ledger.ClockTime(9 * time.Hour)
 	must(t, door.SetAbsenceRule(t.Context(), c.pool, s.id, &by))
-	c.check(t, clock(9, 0, 0))
+	batch := c.check(t, clock(9, 0, 0))[0]
+	must(t, pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
+		return c.recorder.DecideAbsence(t.Context(), tx, s.id, batch.ID, true, access.ByStaff("staff-1"), clock(9, 0, 30))
+	}))
 	_, err := door.AddExcuse(t.Context(), c.pool, door.Excuse{
 		Person: s.people[1], FirstDay: date(0), LastDay: date(0), Reason: "болеет", By: access.ByStaff("staff-1"),
 	}, clock(9, 1, 0))

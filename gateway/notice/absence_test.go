@@ -28,7 +28,14 @@ func (b *bench) missed() door.Missed {
 		b.t.Fatal(err)
 	}
 	b.now = morning.Add(46 * time.Minute) // 09:01
-	if _, err := recorder.CheckAbsence(ctx, b.pool, b.now); err != nil {
+	batches, err := recorder.CheckAbsence(ctx, b.pool, b.now)
+	if err != nil || len(batches) != 1 {
+		b.t.Fatal(batches, err)
+	}
+	// Nobody has ever come: somebody looks, and releases it.
+	if err := pgx.BeginFunc(ctx, b.pool, func(tx pgx.Tx) error {
+		return recorder.DecideAbsence(ctx, tx, b.org, batches[0].ID, true, access.ByStaff("staff-1"), b.now)
+	}); err != nil {
 		b.t.Fatal(err)
 	}
 	var job door.Missed
