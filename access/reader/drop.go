@@ -86,7 +86,12 @@ func (in *Intake) takeFile(ctx context.Context, folder DropFolder, name string) 
 	}
 	defer file.Close()
 	now := in.now()
-	lines, complaints := readDrop(io.LimitReader(file, maxDropFile), device, clock{receivedAt: now})
+	lines, complaints, numbered := readDrop(io.LimitReader(file, maxDropFile), device, clock{receivedAt: now})
+	if !numbered {
+		if err := in.countForeign(ctx, []*upload{{device: device}}); err != nil {
+			return err
+		}
+	}
 	for chunk := range slices.Chunk(lines, maxEvents) {
 		u := &upload{device: device, clock: clock{receivedAt: now}}
 		lineOf := map[int64]int{}
@@ -116,26 +121,28 @@ type dropLine struct {
 	fact   *fact
 }
 
-// readDrop reads the lines of a file; what is no event ends in a complaint.
-func readDrop(r io.Reader, device *Device, c clock) (lines []dropLine, complaints []complaint) {
+// readDrop reads the lines of a file, and tells whether they have numbers of
+// their own; what is no event ends in a complaint.
+func readDrop(r io.Reader, device *Device, c clock) (lines []dropLine, complaints []complaint, numbered bool) {
 	in := csv.NewReader(r)
 	in.FieldsPerRecord = -1
 	header, err := in.Read()
 	if err != nil {
-		return nil, []complaint{{1, "the header cannot be read: " + err.Error()}}
+		return nil, []complaint{{1, "the header cannot be read: " + err.Error()}}, true
 	}
 	column := map[string]int{}
 	for i, name := range header {
 		column[strings.ToLower(strings.TrimSpace(strings.TrimPrefix(name, "\ufeff")))] = i
 	}
 	if _, ok := column["at"]; !ok {
-		return nil, []complaint{{1, "the header lacks the column at"}}
+		return nil, []complaint{{1, "the header lacks the column at"}}, true
 	}
+	_, numbered = column["seq"]
 	same := map[string]int{} // lines that say the same, in one file
 	for {
 		record, err := in.Read()
 		if errors.Is(err, io.EOF) {
-			return lines, complaints
+			return lines, complaints, numbered
 		}
 		number, _ := in.FieldPos(0)
 		var broken *csv.ParseError
@@ -144,7 +151,7 @@ func readDrop(r io.Reader, device *Device, c clock) (lines []dropLine, complaint
 			continue
 		}
 		if err != nil {
-			return lines, append(complaints, complaint{number, err.Error()})
+			return lines, append(complaints, complaint{number, err.Error()}), numbered
 		}
 		field := func(name string) string {
 			if i, ok := column[name]; ok && i < len(record) {
@@ -160,7 +167,7 @@ func readDrop(r io.Reader, device *Device, c clock) (lines []dropLine, complaint
 			event.Type = "pass"
 		}
 		seq, err := strconv.ParseInt(field("seq"), 10, 64)
-		if _, numbered := column["seq"]; !numbered {
+		if !numbered {
 			text := strings.Join(record, "\x00")
 			same[text]++
 			sum := sha256.Sum256(fmt.Appendf(nil, "%s\x00%d", text, same[text]))

@@ -58,6 +58,12 @@ func TestAFileOfADropFolderIsTakenOnceAndPutAway(t *testing.T) {
 			t.Errorf("%s is not put away with its errors", name)
 		}
 	}
+	// Numbers that are made of what a line says do not follow each other, and lack nothing.
+	sequences, err := reader.Sequences(t.Context(), s.pool)
+	must(t, err)
+	if len(sequences) != 0 {
+		t.Errorf("missing numbers %+v", sequences)
+	}
 	// Nothing is put away that is not committed.
 	put("f.csv", "at,card\n2026-11-23T08:14:00+03:00,"+uid(1)+"\n", time.Minute)
 	s.exec(`UPDATE reader.device SET revoked_at = now() WHERE id = $1`, s.door.id)

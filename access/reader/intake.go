@@ -48,6 +48,7 @@ type Intake struct {
 	uploads   *places
 	questions *places
 	contacts  *contacts
+	foreign   sync.Map // ids of devices of which countForeign has noted it
 
 	lastTrouble atomic.Pointer[string] // a repeated failure is logged once
 	closing     sync.Once

@@ -117,6 +117,7 @@ func (s *Sigur) serve(
 		if err != nil {
 			return nil, err
 		}
+		s.in.see(device.ID, r)
 		site, devices, err := s.site(r.Context(), device.ID)
 		if err != nil {
 			return nil, err
@@ -235,6 +236,9 @@ func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID
 				uploads = append(uploads, u)
 			}
 			u.facts = append(u.facts, read(&event, raw, device, u.clock))
+		}
+		if err := s.in.countForeign(ctx, uploads); err != nil {
+			return nil, err
 		}
 		if _, err := s.in.storeAll(ctx, uploads); err != nil {
 			if done.ConfirmedLogID > 0 {

@@ -78,6 +78,14 @@ func TestASigurServerPushesUntilItIsConfirmed(t *testing.T) {
 	if n := s.count(`SELECT count(*) FROM reader.quarantine WHERE code = 'unknown_card'`); n != 1 {
 		t.Errorf("%d in quarantine", n)
 	}
+	// The server counts the events of all its doors together: what is no gap is not called one.
+	sequences, err := reader.Sequences(t.Context(), s.pool)
+	must(t, err)
+	gaps, err := reader.Gaps(t.Context(), s.pool, s.door.id, 10)
+	must(t, err)
+	if len(sequences) != 0 || len(gaps) != 0 {
+		t.Errorf("missing numbers %+v, gaps %+v", sequences, gaps)
+	}
 }
 
 func TestASigurServerIsConfirmedNothingThatIsNotCommitted(t *testing.T) {

@@ -18,7 +18,10 @@ CREATE TABLE reader.device (
     profile     text        NOT NULL DEFAULT 'plain',
     key_hash    bytea       NOT NULL UNIQUE CHECK (length(key_hash) = 32),
     created_at  timestamptz NOT NULL,
-    revoked_at  timestamptz
+    revoked_at  timestamptz,
+    -- It does not count its events itself (an adapter's device), so numbers that do
+    -- not follow each other are no gap.
+    foreign_numbers boolean NOT NULL DEFAULT false
 );
 CREATE INDEX device_building ON reader.device (building_id);
 
