@@ -35,12 +35,20 @@ func TestAnApplicantIsToldOfTheDecisionByTheChannelsOfTheApplication(t *testing.
 		"in Latin letters": {mother, `["sms"]`, true, `UPDATE access.representative SET translit = true`, 0, []string{
 			"sms Zayavlenie otkloneno: Prokhod i pitanie. Prichina na sayte",
 		}},
-		"after STOP by mail": {mother, `["sms","email"]`, false,
-			`INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`, 0, []string{letter}},
-		"after STOP not at all": {mother, `["sms"]`, false,
-			`INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`, 0, nil},
-		"at night in the morning": {mother, `["sms"]`, false,
-			`UPDATE ledger.organisation SET quiet_from = '08:00', quiet_until = '09:00'`, 0, []string{accepted + ", not before 09:00"}},
+		"after STOP by mail": {
+			mother, `["sms","email"]`, false,
+			`INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`, 0,
+			[]string{letter},
+		},
+		"after STOP not at all": {
+			mother, `["sms"]`, false,
+			`INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`, 0, nil,
+		},
+		"at night in the morning": {
+			mother, `["sms"]`, false,
+			`UPDATE ledger.organisation SET quiet_from = '08:00', quiet_until = '09:00'`, 0,
+			[]string{accepted + ", not before 09:00"},
+		},
 		"a day late not at all": {mother, `["sms"]`, false, "", 25 * time.Hour, nil},
 		"who is erased":         {mother, `["sms"]`, false, "UPDATE access.representative SET erased_at = now(), phone = NULL", 0, nil},
 	} {
