@@ -24,7 +24,8 @@ type contacts struct {
 
 // heard is what was heard of a device since it was last written down.
 type heard struct {
-	clock clock // with a zero receivedAt: it has only asked
+	clock  clock     // with a zero receivedAt: it has only asked
+	listed time.Time // when it took the list of cards and people; zero when it did not
 	// seen are its sightings, in their order: of each stay at an address the last one.
 	seen []sighting
 }
@@ -38,6 +39,17 @@ func (c *contacts) note(device DeviceID, clock clock) {
 	h := c.heard[device]
 	if !clock.receivedAt.Before(h.clock.receivedAt) {
 		h.clock = clock
+		c.heard[device] = h
+	}
+}
+
+// list remembers that a device has taken all that its list has to tell.
+func (c *contacts) list(device DeviceID, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := c.heard[device]
+	if at.After(h.listed) {
+		h.listed = at
 		c.heard[device] = h
 	}
 }
@@ -82,6 +94,9 @@ func (c *contacts) giveBack(all map[DeviceID]heard) {
 		h := c.heard[device]
 		if h.clock.receivedAt.Before(old.clock.receivedAt) {
 			h.clock = old.clock
+		}
+		if h.listed.Before(old.listed) {
+			h.listed = old.listed
 		}
 		h.seen = append(old.seen, h.seen...)
 		h.seen = h.seen[:min(len(h.seen), maxHeard)]
@@ -153,6 +168,7 @@ func (in *Intake) storeContacts(ctx context.Context, tx pgx.Tx, all map[DeviceID
 		flagged              = make([]bool, n)
 		addresses, formers   = make([]*netip.Addr, n), make([]*netip.Addr, n)
 		addressAts, formerAt = make([]*time.Time, n), make([]*time.Time, n)
+		listed               = make([]*time.Time, n)
 		alarms               []alarmed
 		now                  time.Time
 	)
@@ -173,16 +189,20 @@ func (in *Intake) storeContacts(ctx context.Context, tx pgx.Tx, all map[DeviceID
 		skews[i], flagged[i] = h.clock.skew.Milliseconds(), h.clock.flagged()
 		addresses[i], addressAts[i] = w.last.columns()
 		formers[i], formerAt[i] = w.former.columns()
+		if !h.listed.IsZero() {
+			listed[i] = &h.listed
+		}
 	}
 	// A device that only asks is heard as well, and its clock stays what it was.
 	rows, err := tx.Query(ctx, `
-		INSERT INTO reader.contact AS c (device_id, seen_at, skew_ms, skewed_from, address, address_at, former, former_at)
-		SELECT device_id, coalesce(seen_at, address_at), CASE WHEN seen_at IS NOT NULL THEN skew_ms END,
-		       CASE WHEN flagged AND seen_at IS NOT NULL THEN seen_at END, address, address_at, former, former_at
+		INSERT INTO reader.contact AS c (device_id, seen_at, skew_ms, skewed_from, address, address_at, former, former_at, listed_at)
+		SELECT device_id, coalesce(seen_at, address_at, listed_at), CASE WHEN seen_at IS NOT NULL THEN skew_ms END,
+		       CASE WHEN flagged AND seen_at IS NOT NULL THEN seen_at END, address, address_at, former, former_at,
+		       listed_at
 		  FROM unnest($1::bigint[], $2::timestamptz[], $3::bigint[], $4::boolean[], $5::inet[], $6::timestamptz[], $7::inet[],
-		              $8::timestamptz[])
-		       AS t (device_id, seen_at, skew_ms, flagged, address, address_at, former, former_at)
-		 WHERE coalesce(seen_at, address_at) IS NOT NULL
+		              $8::timestamptz[], $9::timestamptz[])
+		       AS t (device_id, seen_at, skew_ms, flagged, address, address_at, former, former_at, listed_at)
+		 WHERE coalesce(seen_at, address_at, listed_at) IS NOT NULL
 		 ORDER BY device_id
 		    ON CONFLICT (device_id) DO UPDATE
 		   SET seen_at = greatest(c.seen_at, excluded.seen_at),
@@ -190,9 +210,10 @@ func (in *Intake) storeContacts(ctx context.Context, tx pgx.Tx, all map[DeviceID
 		       skewed_from = CASE WHEN excluded.skew_ms IS NULL OR c.seen_at > excluded.seen_at THEN c.skewed_from
 		                          WHEN excluded.skewed_from IS NOT NULL THEN coalesce(c.skewed_from, excluded.skewed_from) END,
 		       address = excluded.address, address_at = excluded.address_at,
-		       former = excluded.former, former_at = excluded.former_at
+		       former = excluded.former, former_at = excluded.former_at,
+		       listed_at = greatest(c.listed_at, excluded.listed_at)
 		RETURNING device_id, coalesce(skewed_from = seen_at, false)`,
-		devices, seen, skews, flagged, addresses, addressAts, formers, formerAt)
+		devices, seen, skews, flagged, addresses, addressAts, formers, formerAt, listed)
 	if err != nil {
 		return nil, nil, fmt.Errorf("write when devices were heard: %w", err)
 	}

@@ -49,6 +49,9 @@ type Device struct {
 	SeenAt     time.Time     `json:"seen_at,omitzero"`
 	Skew       time.Duration `json:"skew_ns,omitzero"`
 	SkewedFrom time.Time     `json:"skewed_from,omitzero"`
+	// ListedAt is when it last took the list for offline decisions, zero when
+	// never: a card that was blocked since still opens it while it is offline.
+	ListedAt time.Time `json:"listed_at,omitzero"`
 	// Alarms are those that nobody has settled.
 	Alarms []RaisedAlarm `json:"alarms,omitempty"`
 }
@@ -132,7 +135,7 @@ func AddDevice(ctx context.Context, q pg.Querier, device NewDevice, now time.Tim
 func ListDevices(ctx context.Context, q pg.Querier) ([]Device, error) {
 	rows, err := q.Query(ctx, `
 		SELECT d.id, d.name, d.kind, b.code, d.building_id, b.organisation_id, d.profile, d.created_at, d.revoked_at,
-		       c.seen_at, coalesce(c.skew_ms, 0), c.skewed_from
+		       c.seen_at, coalesce(c.skew_ms, 0), c.skewed_from, c.listed_at
 		  FROM reader.device d
 		  JOIN ledger.building b ON b.id = d.building_id
 		  LEFT JOIN reader.contact c ON c.device_id = d.id
@@ -142,17 +145,18 @@ func ListDevices(ctx context.Context, q pg.Querier) ([]Device, error) {
 	}
 	devices, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Device, error) {
 		var (
-			d                     Device
-			profile               string
-			revoked, seen, skewed *time.Time
-			skew                  int64
+			d                             Device
+			profile                       string
+			revoked, seen, skewed, listed *time.Time
+			skew                          int64
 		)
 		err := row.Scan(&d.ID, &d.Name, &d.Kind, &d.Building, &d.BuildingID, &d.Organisation, &profile, &d.CreatedAt,
-			&revoked, &seen, &skew, &skewed)
+			&revoked, &seen, &skew, &skewed, &listed)
 		if err != nil {
 			return d, err
 		}
 		d.RevokedAt, d.SeenAt, d.SkewedFrom = orZero(revoked), orZero(seen), orZero(skewed)
+		d.ListedAt = orZero(listed)
 		d.Skew = time.Duration(skew) * time.Millisecond
 		d.Profile, err = access.ParseProfile(profile)
 		return d, err

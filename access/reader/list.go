@@ -22,7 +22,8 @@ import (
 const listsText = "For decisions while the server cannot be reached: cards with their blocks, and for tills the " +
 	"balances, limits and bans of the people of the device's organisation. Ask first without a cursor, then with the " +
 	"cursor of the last answer; while more is true, ask again at once. A card or a person that comes again replaces " +
-	"what was told before. A change is in the list within half a minute."
+	"what was told before. A change is in the list within half a minute. Show the age of the list, the time since " +
+	"server_time: of what was blocked since it knows nothing."
 
 // Changes are what has changed since a cursor.
 type Changes struct {
@@ -119,6 +120,9 @@ func (in *Intake) takeLists(r *http.Request) (Changes, error) {
 	changes, err := in.changes(ctx, device, cursor)
 	if err != nil {
 		return Changes{}, err
+	}
+	if !changes.More {
+		in.contacts.list(device.ID, changes.ServerTime)
 	}
 	in.well(r.Context())
 	return changes, nil

@@ -570,6 +570,20 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 		_, r := till.lists(wrong)
 		isProblem(t, "the cursor "+wrong, r, http.StatusUnprocessableEntity)
 	}
+	// spec/door.md, Forgotten and lost cards: the age of a device's list is shown.
+	for next.More {
+		next, _ = till.lists(next.Cursor)
+	}
+	taken := s.now
+	s.now = s.now.Add(time.Hour) // and never asks again
+	s.intake.Close()             // writes down what it has heard
+	devices, err := reader.ListDevices(t.Context(), s.pool)
+	must(t, err)
+	for _, d := range devices {
+		if listed := d.ListedAt; d.ID == till.id != listed.Equal(taken) {
+			t.Errorf("device %d took its list at %v", d.ID, listed)
+		}
+	}
 }
 
 func TestAReaderIsToldCardsAsItSeesThem(t *testing.T) {

@@ -91,6 +91,9 @@ func (k *keyListCommand) Run(ctx context.Context, c *console) error {
 			case !device.SeenAt.IsZero():
 				state = "heard " + device.SeenAt.Format(time.DateTime)
 			}
+			if !device.ListedAt.IsZero() && device.RevokedAt.IsZero() {
+				state += ", list of " + device.ListedAt.Format(time.DateTime)
+			}
 			if !device.SkewedFrom.IsZero() {
 				state += fmt.Sprintf(", clock off by %s", device.Skew.Round(time.Second))
 			}

@@ -118,7 +118,10 @@ CREATE TABLE reader.contact (
     address     inet,
     address_at  timestamptz,
     former      inet,
-    former_at   timestamptz
+    former_at   timestamptz,
+    -- When it last took the list for offline decisions: what was blocked since, it
+    -- does not know while it is offline.
+    listed_at   timestamptz
 ) WITH (fillfactor = 70);
 
 -- The version of what the devices of an organisation are told about money, for
