@@ -210,3 +210,33 @@ func ChildOf(ctx context.Context, q pg.Querier, number phone.Number, child ledge
 	}
 	return c, nil
 }
+
+// KnownAt returns of whom a representative might know at each of these moments.
+func KnownAt(ctx context.Context, q pg.Querier, who RepresentativeID, moments []time.Time) (
+	map[time.Time][]ledger.PersonID, error,
+) {
+	known := make(map[time.Time][]ledger.PersonID, len(moments))
+	for _, at := range moments {
+		known[at] = nil
+	}
+	if len(moments) == 0 {
+		return known, nil
+	}
+	rows, err := q.Query(ctx, `
+		SELECT m.place, r.child_id
+		  FROM unnest($2::timestamptz[]) WITH ORDINALITY AS m (at, place)
+		 CROSS JOIN LATERAL access.rights(m.at) AS r
+		 WHERE r.representative_id = $1 AND r.verdict = 'yes'`, who, moments)
+	if err != nil {
+		return nil, fmt.Errorf("ask of whom representative %d might know when: %w", who, err)
+	}
+	var place int
+	var child ledger.PersonID
+	if _, err := pgx.ForEachRow(rows, []any{&place, &child}, func() error {
+		known[moments[place-1]] = append(known[moments[place-1]], child)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("ask of whom representative %d might know when: %w", who, err)
+	}
+	return known, nil
+}

@@ -61,7 +61,7 @@ func Inbox(ctx context.Context, q pg.Querier, who access.Representative, address
 	if err != nil {
 		return nil, next, err
 	}
-	known, err := knownAt(ctx, q, who.ID, moments)
+	known, err := access.KnownAt(ctx, q, who.ID, moments)
 	if err != nil {
 		return nil, next, err
 	}
@@ -117,36 +117,6 @@ func childrenOf(ctx context.Context, q pg.Querier, who access.RepresentativeID, 
 		return nil, fmt.Errorf("read of whom messages tell: %w", err)
 	}
 	return children, nil
-}
-
-// knownAt returns of whom a representative might know at moments.
-func knownAt(ctx context.Context, q pg.Querier, who access.RepresentativeID, moments []time.Time) (
-	map[time.Time][]ledger.PersonID, error,
-) {
-	known := make(map[time.Time][]ledger.PersonID, len(moments))
-	for _, at := range moments {
-		known[at] = nil
-	}
-	if len(moments) == 0 {
-		return known, nil
-	}
-	rows, err := q.Query(ctx, `
-		SELECT m.place, r.child_id
-		  FROM unnest($2::timestamptz[]) WITH ORDINALITY AS m (at, place)
-		 CROSS JOIN LATERAL access.rights(m.at) AS r
-		 WHERE r.representative_id = $1 AND r.verdict = 'yes'`, who, moments)
-	if err != nil {
-		return nil, fmt.Errorf("ask who was known when: %w", err)
-	}
-	var place int
-	var child ledger.PersonID
-	if _, err := pgx.ForEachRow(rows, []any{&place, &child}, func() error {
-		known[moments[place-1]] = append(known[moments[place-1]], child)
-		return nil
-	}); err != nil {
-		return nil, fmt.Errorf("ask who was known when: %w", err)
-	}
-	return known, nil
 }
 
 // Silence keeps what has not been sent of a child from those of its
