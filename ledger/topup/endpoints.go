@@ -57,7 +57,7 @@ func NewEndpoints(c Config) *Endpoints {
 		pool: c.Pool, book: c.Book, log: c.Log, metrics: c.Metrics, now: c.Now,
 		partners: &directory{pool: c.Pool, now: c.Now}, gate: newGate(c.TrustedProxies), watch: newWatch(),
 	}
-	e.pays = pg.NewGatherer(pg.GathererConfig{Max: maxBatch, Wait: gatherWait, Parallel: parallelBatch}, e.bookBatch)
+	e.pays = pg.NewGatherer(pg.GathererConfig{Max: maxBatch, Parallel: parallelBatch}, e.bookBatch)
 	return e
 }
 

@@ -66,9 +66,9 @@ const (
 	payTimeout   = 25 * time.Second
 )
 
-// How payments are gathered.
+// How payments are gathered: what comes while so many batches are under way is
+// the next one. Nothing waits for company, which would only leave a core idle.
 const (
 	maxBatch      = 64
-	gatherWait    = 2 * time.Millisecond
 	parallelBatch = 4
 )
