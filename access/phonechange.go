@@ -108,7 +108,8 @@ func FinishPhoneChange(ctx context.Context, tx pgx.Tx, who RepresentativeID, id 
 	}
 	tag, err := tx.Exec(ctx, `
 		WITH changed AS (
-		    UPDATE access.representative SET phone = $3
+		    UPDATE access.representative
+		       SET phone = $3, sim = NULL, heard_at = $5, doubt = NULL, doubted_at = NULL, doubt_tries = 0
 		     WHERE id = $1 AND phone = $2
 		       AND NOT EXISTS (SELECT FROM access.representative WHERE phone = $3)
 		    RETURNING id

@@ -94,15 +94,17 @@ func RepresentativeByID(ctx context.Context, q pg.Querier, id RepresentativeID) 
 
 // ConfirmedAt returns when the school, the registry or a parent last put it on
 // record that a representative is who we think: the newest of the consents the
-// person gave and of the relations the person was given. It is asked when there
-// is reason to think that the phone has another owner now.
+// person gave, of the relations the person was given, and of [ConfirmPhone]. It
+// is asked when there is reason to think that the phone has another owner now.
 func ConfirmedAt(ctx context.Context, q pg.Querier, id RepresentativeID) (time.Time, error) {
 	var at *time.Time
 	err := q.QueryRow(ctx, `
-		SELECT max(greatest(g.created_at,
-		                    (SELECT max(c.created_at) FROM access.consent c
-		                      WHERE c.child_id = g.child_id AND c.representative_id = g.representative_id)))
-		  FROM access.guardian g WHERE g.representative_id = $1`, id).Scan(&at)
+		SELECT greatest(
+		       (SELECT max(greatest(g.created_at,
+		                            (SELECT max(c.created_at) FROM access.consent c
+		                              WHERE c.child_id = g.child_id AND c.representative_id = g.representative_id)))
+		          FROM access.guardian g WHERE g.representative_id = $1),
+		       (SELECT confirmed_at FROM access.representative WHERE id = $1))`, id).Scan(&at)
 	if err != nil {
 		return time.Time{}, fmt.Errorf("ask when representative %d was confirmed: %w", id, err)
 	}

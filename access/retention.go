@@ -74,7 +74,7 @@ func Forget(ctx context.Context, tx pgx.Tx, now time.Time) (Forgotten, error) {
 		INSERT INTO access.erased_address (representative_id, address) SELECT id, address FROM had
 		)
 		UPDATE access.representative r
-		   SET erased_at = $2, phone = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL,
+		   SET erased_at = $2, phone = NULL, sim = NULL, heard_at = NULL, doubt = NULL, doubted_at = NULL, email = '', family_name = '', given_name = '', patronymic = '', born_on = NULL,
 		       erased_keys = ARRAY(SELECT sha256(convert_to(h.id || ':' || h.address, 'UTF8')) FROM had h
 		                            WHERE h.id = r.id AND h.address NOT LIKE '%@%')
 		  FROM gone

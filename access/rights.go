@@ -163,12 +163,13 @@ const childrenOf = `
 	       p.code, p.organisation_id, p.family_name, p.given_name, p.patronymic, p.group_name
 	  FROM access.rights($2) r
 	  JOIN ledger.person p ON p.id = r.child_id
-	 WHERE r.representative_id = (SELECT id FROM access.representative WHERE phone = $1)
+	 WHERE r.representative_id = (SELECT id FROM access.representative WHERE phone = $1 AND doubt IS NULL)
 	   AND r.verdict = 'yes'
 	 ORDER BY p.given_name, p.family_name, r.child_id`
 
 // ChildrenOf returns the children the phone's owner may see at that moment, by
-// given name. For an unknown phone there are none.
+// given name. For an unknown phone there are none, nor for one that may be in
+// other hands ([Hear]).
 func ChildrenOf(ctx context.Context, q pg.Querier, number phone.Number, at time.Time) ([]Child, error) {
 	rows, err := q.Query(ctx, childrenOf, number, at)
 	if err != nil {
@@ -187,7 +188,7 @@ const childOf = `
 	  FROM access.rights($3) r
 	  JOIN ledger.person p ON p.id = r.child_id
 	 WHERE r.child_id = $2
-	   AND r.representative_id = (SELECT id FROM access.representative WHERE phone = $1)
+	   AND r.representative_id = (SELECT id FROM access.representative WHERE phone = $1 AND doubt IS NULL)
 	   AND r.verdict = 'yes'`
 
 // ErrNoChild is a child that the asker may not know of, or that does not exist:

@@ -46,7 +46,8 @@ func hashToken(token string) []byte {
 type Session struct {
 	Phone phone.Number
 	// Representative is whose phone it is at the moment of the question; its ID
-	// is 0 for somebody who is invited and has not accepted yet.
+	// is 0 for somebody who is invited and has not accepted yet, and for somebody
+	// whose phone may be in other hands ([Hear]).
 	Representative Representative
 	ExpiresAt      time.Time
 }
@@ -107,7 +108,7 @@ const sessionOf = `
 	       coalesce(p.given_name, ''), coalesce(p.patronymic, ''), coalesce(p.language, 'ru'),
 	       coalesce(p.translit, false), p.cabinet_at
 	  FROM access.session s
-	  LEFT JOIN access.representative p ON p.phone = s.phone
+	  LEFT JOIN access.representative p ON p.phone = s.phone AND p.doubt IS NULL
 	 WHERE s.token_hash = $1 AND s.expires_at > $2 AND s.seen_at > $3`
 
 // SessionOf finds the session of a token, or returns [ErrNoSession]. Once in some

@@ -414,6 +414,7 @@ var (
 		"moved":              {"вошёл в другое здание этой же организации, о выходе не сообщают", "went into another building of the organisation, so leaving is not told"},
 		"opted_out":          {"на этот адрес сообщения отключены", "the address has asked for no more messages"},
 		"unreachable":        {"адрес не принимает сообщений", "the address has refused messages for good"},
+		"unconfirmed":        {"номер мог сменить владельца и ждёт подтверждения", "the phone may be in other hands and waits to be confirmed"},
 		"capped":             {"дневной лимит SMS исчерпан, новость будет в сводке за день", "the phone has had its number of messages for the day; it goes to the day's digest"},
 		"no_route":           {"ни один оператор не обслуживает этот номер", "no operator takes this number"},
 		"nothing":            {"ничего не произошло, сводки нет", "nothing happened, so there was no digest"},

@@ -73,6 +73,17 @@ func (Unknown) SMS(s Style) string { return s.text("unknown", nil) }
 // USSD renders the message for a screen.
 func (Unknown) USSD(s Style) string { return s.text("unknown", nil) }
 
+// Unconfirmed is what somebody reads in the cabinet of whose phone nothing is known, or who may not be its owner. It is
+// one text for both.
+func Unconfirmed(s Style) string {
+	return s.say("По этому номеру сведений нет. Если вы представитель ребёнка и сменили SIM-карту или давно не обращались "+
+		"к сервису, подтвердите, что номер по-прежнему ваш: введите номер лицевого счёта ребёнка. До этого на номер не "+
+		"приходят и SMS. Если номера счёта под рукой нет, обратитесь в школу.",
+		"Nothing is known of this number. If you are a child's representative and have changed the SIM card, or have not used "+
+			"the service for long, confirm that the number is still yours: give the child's account number. Until then no SMS "+
+			"come to it either. If you have no account number at hand, ask the school.")
+}
+
 // Invitation asks a person to accept what a parent offers (R62). It names no
 // child, since the phone may be another's than the parent meant.
 type Invitation struct {

@@ -40,6 +40,7 @@ type dialogue struct {
 	stand stand
 	latin bool
 	hint  templates.Language
+	sim   string
 
 	asked    question // the last message heard
 	answered answered // the last answer given

@@ -36,6 +36,7 @@ type event struct {
 	// mustAnswer: the caller waits for an answer to this very message, also when it is a repetition.
 	mustAnswer bool
 	hint       templates.Language
+	sim        string // the keyed hash of the IMSI, "" when the link reports none
 	// write hands an answer to the link. It must not block long; settled is called once with what became of it, unless
 	// write returns an error.
 	write func(a answer, settled func(carrier.Answered)) error
@@ -109,7 +110,7 @@ func (s *Server) begin(d *dialogue, e event, now time.Time) bool {
 	if s.draining || e.link.waiting.length >= maxWaiting {
 		return s.say(e, sayLater, e.guess(latin), now)
 	}
-	d = &dialogue{key: e.key, id: e.id, former: former, latin: latin, hint: e.hint, after: after}
+	d = &dialogue{key: e.key, id: e.id, former: former, latin: latin, hint: e.hint, sim: e.sim, after: after}
 	d.asked = question{begin, e.id, s.imprint(e), now}
 	s.add(d, now)
 	s.start(&turn{event: e, dialogue: d, path: path}, now)

@@ -67,6 +67,8 @@ type Profile struct {
 	// A message with none belongs to the one dialogue its phone has.
 	Session []smpp.Tag
 	ITS     ITS
+	// IMSI lists the parameters that are trusted to hold the IMSI of the phone's SIM card.
+	IMSI []smpp.Tag
 
 	// What goes out.
 	Continue byte           // operation of a page that waits for a key
@@ -149,6 +151,7 @@ func table() []Profile {
 			"smpp+", "Comverse; Eyeline with its flag: 146 confirms in dialogues the network knows by 0x1501",
 			func(p *Profile) {
 				p.Input = append(p.Input, 146)
+				p.IMSI = []smpp.Tag{tagIMSI}
 				p.LateAck, p.Cancelled = true, eyelineCancelled
 			},
 		},
@@ -156,6 +159,7 @@ func table() []Profile {
 			"eyeline", "Eyeline classic, MTS Siberia: code in ussd:377, stripped text, operations 2, 3 and 17 only",
 			func(p *Profile) {
 				p.Session = []smpp.Tag{smpp.TagUserMessageReference}
+				p.IMSI = []smpp.Tag{tagEyelineIMSI}
 				p.LateAck, p.Cancelled = true, eyelineCancelled
 			},
 		},
@@ -179,7 +183,7 @@ func table() []Profile {
 		},
 		{
 			"kz-found", "a PDU of a Tele2 KZ range: code in the destination only, service type USSD_, session 0000",
-			func(p *Profile) { p.EndBitAborts = false },
+			func(p *Profile) { p.EndBitAborts, p.IMSI = false, []smpp.Tag{smpp.TagCallbackNum} },
 		},
 		{
 			"data-sm", "Glo: every event in data_sm, text in message_payload",

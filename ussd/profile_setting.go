@@ -2,8 +2,10 @@ package ussd
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"zvonok/gateway/smpp"
 )
@@ -21,6 +23,7 @@ type ProfileSetting struct {
 	EndBitAborts  *bool    `toml:"end_bit_aborts"`
 	Session       []string `toml:"session"` // of ussd_session_id, user_message_reference, its_session_info
 	ITS           string   `toml:"its"`     // number, wide or units
+	IMSI          []string `toml:"imsi"`    // of callback_num, imsi, eyeline_imsi; [] when none is to be believed
 	ContinueOp    *int     `toml:"continue_op"`
 	EndOp         *int     `toml:"end_op"`
 	ESMClass      *int     `toml:"esm_class"`
@@ -39,7 +42,7 @@ type ProfileSetting struct {
 // apply returns a profile with what the setting changes in it. The error names the key and what is allowed.
 func (s *ProfileSetting) apply(p Profile) (Profile, error) {
 	p.Name, p.Seen = s.Name, "settings"
-	for _, change := range []func(*Profile) error{s.operations, s.octets, s.sizes, s.session, s.command, s.words, s.cancelled} {
+	for _, change := range []func(*Profile) error{s.operations, s.octets, s.sizes, s.session, s.imsi, s.command, s.words, s.cancelled} {
 		if err := change(&p); err != nil {
 			return p, err
 		}
@@ -122,6 +125,23 @@ func (s *ProfileSetting) session(p *Profile) error {
 		p.ITS = ITS(s.ITS)
 	default:
 		return fmt.Errorf("its: %q: want %s, %s or %s", s.ITS, ITSNumber, ITSWide, ITSUnits)
+	}
+	return nil
+}
+
+// imsi sets which parameters hold the IMSI.
+func (s *ProfileSetting) imsi(p *Profile) error {
+	if s.IMSI == nil {
+		return nil
+	}
+	p.IMSI = nil
+	for _, name := range s.IMSI {
+		tag, ok := imsiTags()[name]
+		if !ok {
+			return fmt.Errorf("imsi: unknown parameter %q: want some of %s", name,
+				strings.Join(slices.Sorted(maps.Keys(imsiTags())), ", "))
+		}
+		p.IMSI = append(p.IMSI, tag)
 	}
 	return nil
 }

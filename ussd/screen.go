@@ -58,5 +58,7 @@ type Visit struct {
 	Latin bool
 	// Hint is the language the operator says the phone is set to, "" when it says nothing.
 	Hint templates.Language
-	At   time.Time
+	// SIM is Config.SIM of the IMSI the operator reported, "" when it reported none or is not trusted to.
+	SIM string
+	At  time.Time
 }

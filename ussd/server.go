@@ -89,6 +89,9 @@ type Config struct {
 	// with FollowBySMS.
 	Continue func(ctx context.Context, to phone.Number, text string) error
 
+	// SIM makes a keyed hash of an IMSI, which goes no further than here. Nil: IMSIs are not looked at.
+	SIM func(imsi string) string
+
 	// Proxies are our own, which say in X-Forwarded-For from where an HTTP caller comes.
 	Proxies []netip.Prefix
 

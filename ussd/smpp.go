@@ -40,6 +40,9 @@ func (s *Server) Dial(d carrier.Dial) {
 			return s.reply(l, d, a, settled)
 		},
 	}
+	if imsi := l.Profile.imsiOf(d.TLVs); imsi != "" && s.config.SIM != nil {
+		e.sim = s.config.SIM(imsi)
+	}
 	what, clear := l.Profile.kindOf(d)
 	switch {
 	case clear && d.Phone != "":

@@ -35,7 +35,7 @@ func (s *Server) step(ctx context.Context, t *turn, from stand) (m move, err err
 	d := t.dialogue
 	w := walker{
 		server: s, ctx: ctx, stand: from, link: d.link, alone: d.link.AnswerAndClose || t.once,
-		visit: Visit{Link: d.link.Name, Phone: d.phone, Latin: d.latin, Hint: d.hint, At: s.config.Now()},
+		visit: Visit{Link: d.link.Name, Phone: d.phone, Latin: d.latin, Hint: d.hint, SIM: d.sim, At: s.config.Now()},
 	}
 	var why ending
 	if t.kind == begin {

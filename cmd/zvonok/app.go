@@ -20,6 +20,7 @@ import (
 	"github.com/riverqueue/river"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
 
+	"zvonok/access"
 	"zvonok/access/door"
 	schooldesk "zvonok/access/office"
 	"zvonok/access/reader"
@@ -254,6 +255,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		},
 	})
 	replies = notice.NewReplier(pool, desk, texts.Texts, now)
+	replies.Silence = config.USSD.silence()
 
 	// The dialogue.
 	links, err := ussdLinks(config)
@@ -263,7 +265,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	tree, err := menu.New(menu.Config{
 		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
 		Log: log.With("part", "ussd"), Metrics: menu.NewMetrics(a.registry),
-		Remember: config.USSD.remember(), Journal: filepath.Join(dir, "ussd-views.journal"),
+		Silence: config.USSD.silence(), Remember: config.USSD.remember(), Journal: filepath.Join(dir, "ussd-views.journal"),
 	})
 	if err != nil {
 		return nil, err
@@ -272,7 +274,12 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	if err != nil {
 		return nil, err
 	}
+	simKey, err := keptKey(filepath.Join(dir, "sim.key"))
+	if err != nil {
+		return nil, err
+	}
 	dialogue, err = ussd.New(ussd.Config{
+		SIM:   access.SIMHash(simKey),
 		Links: links, Proxies: proxies, Codes: []string{config.USSD.Code}, Show: tree.Show, Answer: a.exchange.Answer,
 		Continue: replies.Send, Now: now, Log: log.With("part", "ussd"), Metrics: ussd.NewMetrics(a.registry),
 	})
@@ -321,6 +328,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener
 	parents, err := parent.New(parent.Config{
 		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Intake: intake, Texts: texts.Texts,
+		Silence:   config.USSD.silence(),
 		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
 	})
 	if err != nil {

@@ -153,6 +153,8 @@ type USSDConfig struct {
 	// Remember is for how long a phone may be shown again what it was shown, with its time, while the database does not
 	// answer; "0s" is never.
 	Remember string `toml:"remember"`
+	// SilenceDays is after how many days without a sign of life a phone counts as possibly another's; 0 is never.
+	SilenceDays int `toml:"silence_days"`
 	// Profiles are further ways in which USSD gateways talk, each a known one with what differs.
 	Profiles []ussd.ProfileSetting `toml:"profile"`
 	// HTTP are aggregators that call POST /ussd/http/NAME.
@@ -167,6 +169,8 @@ func (u USSDConfig) remember() time.Duration {
 	d, _ := time.ParseDuration(u.Remember)
 	return d
 }
+
+func (u USSDConfig) silence() time.Duration { return time.Duration(u.SilenceDays) * 24 * time.Hour }
 
 // USSDCallerConfig is an aggregator that brings dialogues over HTTP.
 type USSDCallerConfig struct {
@@ -280,7 +284,7 @@ func defaultConfig() Config {
 		Admin:    ListenConfig{Listen: "127.0.0.1:9090"},
 		SMPP:     SMPPConfig{Listen: "127.0.0.1:2775"},
 		Mail:     MailConfig{Smarthost: "127.0.0.1:1025", From: "Школа <pass@example.org>"},
-		USSD:     USSDConfig{Code: "*377*888#", Remember: "6h"},
+		USSD:     USSDConfig{Code: "*377*888#", Remember: "6h", SilenceDays: 365},
 		Notice:   NoticeConfig{SMSPerDay: 30},
 		Meals:    MealsConfig{CutOff: "72h", OfflineCap: "0.00"},
 		Log:      LogConfig{Format: "text", Level: "info"},
@@ -565,6 +569,9 @@ func (c *Config) validate() error {
 	}
 	if d, err := time.ParseDuration(c.USSD.Remember); err != nil || d < 0 || d > maxRemember {
 		return fmt.Errorf("ussd.remember: %q is not a time from 0s to 24h, such as 6h", c.USSD.Remember)
+	}
+	if err := between("ussd.silence_days", c.USSD.SilenceDays, 0, 3650); err != nil {
+		return err
 	}
 	if err := oneOf("log.format", c.Log.Format, "text", "json"); err != nil {
 		return err

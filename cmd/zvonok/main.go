@@ -44,6 +44,7 @@ type commands struct {
 	Partner     partnerCommands     `cmd:"" help:"Banks and terminals that take top-ups."`
 	Operators   operatorsCommand    `cmd:"" help:"A live table of the mobile operators and what limits each now."`
 	Operator    operatorCommands    `cmd:"" help:"Work on one mobile operator: certify it, replay what it failed, import ported numbers."`
+	Phone       phoneCommands       `cmd:"" help:"Who holds a representative's phone: show it, confirm it after a change of SIM card or a long silence."`
 	Explain     explainCommand      `cmd:"" help:"Everything that happened to one event: recorded, who may know, what was sent, or why nobody was told."`
 	Ledger      ledgerCommands      `cmd:"" help:"The books."`
 	Report      reportCommands      `cmd:"" help:"Reports for providers and accountants, as a table, CSV, a spreadsheet or JSON."`

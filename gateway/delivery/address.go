@@ -19,6 +19,7 @@ import (
 type Health struct {
 	OptedOut   bool // the person said STOP, or the operator says they refused bulk SMS
 	Suppressed bool // refused for good twice in a row: dead phone, dead mailbox
+	Doubted    bool // a phone that may be in other hands than its owner's (access.Hear)
 }
 
 // HealthOf reads the health of addresses of one channel in one query; an
@@ -38,6 +39,18 @@ func HealthOf(ctx context.Context, q pg.Querier, channel subscription.Channel, a
 		return nil
 	}); err != nil {
 		return nil, fmt.Errorf("read address health: %w", err)
+	}
+	if channel != subscription.SMS {
+		return health, nil
+	}
+	doubted, err := access.Doubted(ctx, q, addresses)
+	if err != nil {
+		return nil, err
+	}
+	for _, number := range doubted {
+		h := health[number]
+		h.Doubted = true
+		health[number] = h
 	}
 	return health, nil
 }
@@ -84,18 +97,29 @@ func OptOut(ctx context.Context, q pg.Querier, channel subscription.Channel, add
 	if err != nil {
 		return fmt.Errorf("record opt-out: %w", err)
 	}
-	// What is being taken at this moment has left.
+	return stopWaiting(ctx, q, channel, address, "opted_out", now)
+}
+
+// StopInDoubt stops what waits to be sent to a phone that may be in other hands
+// than its owner's, as [OptOut] does.
+func StopInDoubt(ctx context.Context, q pg.Querier, number phone.Number, now time.Time) error {
+	return stopWaiting(ctx, q, subscription.SMS, string(number), "unconfirmed", now)
+}
+
+// stopWaiting fails the messages nobody asked for that wait to be sent to an
+// address. What is being taken at this moment has left.
+func stopWaiting(ctx context.Context, q pg.Querier, channel subscription.Channel, address, reason string, now time.Time) error {
 	if _, err := q.Exec(ctx, `
 		UPDATE delivery.delivery AS d
-		SET state = 'failed', reason = 'opted_out', settled_at = $3
+		SET state = 'failed', reason = $6, settled_at = $3
 		FROM (
 			SELECT id, at FROM delivery.delivery
 			WHERE channel = $1 AND address = $2 AND at > $4 AND state = 'queued' AND topic <> ALL ($5)
 			FOR UPDATE SKIP LOCKED
 		) AS waiting
 		WHERE d.id = waiting.id AND d.at = waiting.at AND d.at > $4`,
-		string(channel), address, now, now.Add(-longestLife), private); err != nil {
-		return fmt.Errorf("stop what waits for an opted-out address: %w", err)
+		string(channel), address, now, now.Add(-longestLife), private, reason); err != nil {
+		return fmt.Errorf("stop what waits for an address: %w", err)
 	}
 	return nil
 }

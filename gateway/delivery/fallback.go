@@ -202,7 +202,7 @@ func willing(ctx context.Context, tx pgx.Tx, from []rowKey, drafts []Draft) ([]r
 		kept []Draft
 	)
 	for i, d := range drafts {
-		if h := health[d.Channel][d.Address]; !h.OptedOut && !h.Suppressed {
+		if h := health[d.Channel][d.Address]; !h.OptedOut && !h.Suppressed && !h.Doubted {
 			keys, kept = append(keys, from[i]), append(kept, d)
 		}
 	}

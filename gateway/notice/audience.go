@@ -194,6 +194,8 @@ func health(ctx context.Context, tx pgx.Tx, candidates []*candidate) error {
 				c.refuse(healthStage, OptedOut)
 			case h.Suppressed:
 				c.refuse(healthStage, Unreachable)
+			case h.Doubted:
+				c.refuse(healthStage, Unconfirmed)
 			default:
 				c.decided(healthStage, passed)
 			}

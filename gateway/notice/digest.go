@@ -468,6 +468,8 @@ func barredBoxes[T any](
 					reasons[i] = OptedOut
 				case h.Suppressed:
 					reasons[i] = Unreachable
+				case h.Doubted:
+					reasons[i] = Unconfirmed
 				}
 			}
 		}

@@ -81,7 +81,7 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 
 // barred reports that a candidate was refused because of its address alone.
 func (c *candidate) barred() bool {
-	return c.reason == NoAddress || c.reason == OptedOut || c.reason == Unreachable
+	return c.reason == NoAddress || c.reason == OptedOut || c.reason == Unreachable || c.reason == Unconfirmed
 }
 
 // nextStep is the first channel after one in an order that reaches the listener.

@@ -56,17 +56,18 @@ var registryFiles = map[string]string{
 }
 
 type bench struct {
-	t      testing.TB
-	pool   *pgxpool.Pool
-	jobs   *river.Client[pgx.Tx]
-	teller *Teller
-	now    time.Time
-	people map[string]ledger.PersonID
-	org    ledger.OrganisationID
-	places map[string]ledger.BuildingID
-	seq    int64 // of sales
-	texts  *templates.Texts
-	routes []string // of every number
+	t       testing.TB
+	pool    *pgxpool.Pool
+	jobs    *river.Client[pgx.Tx]
+	teller  *Teller
+	now     time.Time
+	silence time.Duration // after which a phone that is heard again is in doubt
+	people  map[string]ledger.PersonID
+	org     ledger.OrganisationID
+	places  map[string]ledger.BuildingID
+	seq     int64 // of sales
+	texts   *templates.Texts
+	routes  []string // of every number
 }
 
 func setup(t testing.TB) *bench {

@@ -34,6 +34,7 @@ const (
 	Moved         Reason = "moved"          // "left", and into a sister building soon after
 	OptedOut      Reason = "opted_out"      // the phone said STOP
 	Unreachable   Reason = "unreachable"    // the address refused for good
+	Unconfirmed   Reason = "unconfirmed"    // the phone may be in other hands than its owner's
 	Capped        Reason = "capped"         // over the day's number of messages; a line of the day digest
 
 	Nothing Reason = "nothing" // nothing happened to tell of in a digest
@@ -43,6 +44,6 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		Told, NoListener, NotConsented, NoConsent, ConsentExpired, ConsentWithdrawn, NotRepresentative, Removed, Expired,
-		NotSubscribed, InDigest, NoAddress, Stale, Moved, OptedOut, Unreachable, Capped, Nothing,
+		NotSubscribed, InDigest, NoAddress, Stale, Moved, OptedOut, Unreachable, Unconfirmed, Capped, Nothing,
 	}
 }

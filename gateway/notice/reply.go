@@ -35,6 +35,8 @@ type Replier struct {
 	desk  *delivery.Desk
 	texts func() *templates.Texts
 	now   func() time.Time
+	// Silence is after how long without a sign of life a phone counts as possibly another's (access.Hear); 0 is never.
+	Silence time.Duration
 }
 
 // NewReplier returns a Replier. Texts are the texts of the moment; nil means the
@@ -141,8 +143,17 @@ func (r *Replier) answer(ctx context.Context, tx pgx.Tx, mo carrier.MO, now time
 	if err != nil {
 		return nil, err
 	}
+	heard, err := access.Hear(ctx, tx, access.Heard{Phone: mo.From, Silence: r.Silence, At: now})
+	if err != nil {
+		return nil, err
+	}
+	if heard.Raised {
+		if err := delivery.StopInDoubt(ctx, tx, mo.From, now); err != nil {
+			return nil, err
+		}
+	}
 	keyword := parseKeyword(mo.Text)
-	if recycled && keyword != stop {
+	if (recycled || heard.Doubt != "") && keyword != stop {
 		// START, too: it must not bring somebody else's news to life.
 		return r.within(ctx, tx, mo.From, templates.Unknown{}.SMS(style), strangersADay, now)
 	}

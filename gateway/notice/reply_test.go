@@ -20,6 +20,7 @@ func (b *bench) says(from phone.Number, texts ...string) {
 	b.t.Helper()
 	desk := delivery.NewDesk(b.jobs, func(phone.Number) []string { return []string{"box"} })
 	r := NewReplier(b.pool, desk, func() *templates.Texts { return b.texts }, func() time.Time { return b.now })
+	r.Silence = b.silence
 	var batch []carrier.MO
 	for _, text := range texts {
 		batch = append(batch, carrier.MO{From: from, Text: text})
@@ -167,6 +168,59 @@ func TestARecycledNumberIsToldNothing(t *testing.T) {
 	if err := b.pool.QueryRow(t.Context(), `
 		SELECT suppressed_at IS NOT NULL FROM delivery.address WHERE address = '79000000002'`).Scan(&suppressed); err != nil || suppressed {
 		t.Errorf("after a new form START does not help: %v, %v", suppressed, err)
+	}
+}
+
+// What waits for a phone does not leave any more once it is heard again after a long silence.
+func TestADoubtEndsWhatWaitsToBeSent(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`DELETE FROM subscription.subscription WHERE channel = 'email'`)
+	b.silence = 365 * 24 * time.Hour
+	b.exec(`UPDATE access.representative SET heard_at = now() - interval '2 years', created_at = now() - interval '3 years'`)
+	b.exec(`UPDATE access.guardian SET created_at = now() - interval '3 years'`)
+	b.exec(`UPDATE access.consent SET created_at = now() - interval '3 years'`)
+	b.tell(b.pass("b1", morning, "masha"))
+	b.says("79000000001", "Баланс")
+	rows, err := b.pool.Query(t.Context(), `
+		SELECT address || ' ' || topic || ' ' || state || coalesce(' ' || reason, '') FROM delivery.delivery ORDER BY id`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "messages", states, "79000000001 pass failed unconfirmed", "79000000002 pass queued", "79000000003 pass queued",
+		"79000000001 reply queued")
+}
+
+// ussd.md section 6: a phone with another SIM card, or that was silent for long, gets neither answers nor news until its
+// owner is confirmed; START does not bring them back, letters go on.
+func TestAPhoneInDoubtIsToldNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`UPDATE access.representative SET doubt = 'sim', doubted_at = now() + interval '1 day' WHERE phone = '79000000002'`)
+	b.exec(`UPDATE access.representative SET email = 'mother@example.org' WHERE phone = '79000000002'`)
+	b.exec(`INSERT INTO subscription.subscription (child_id, topic, mode, representative_id, channel)
+		SELECT p.id, 'pass', 'now', r.id, 'email' FROM ledger.person p, access.representative r
+		WHERE p.code = 'masha' AND r.phone = '79000000002' ON CONFLICT DO NOTHING`)
+	b.says("79000000002", "сколько денег?", "старт")
+	b.tell(b.pass("b1", morning, "masha"))
+	unknown := "sms 79000000002 " + templates.Unknown{}.SMS(templates.Style{Language: templates.RU, Latin: true})
+	answers, letters := 0, 0
+	for _, m := range b.sent() {
+		switch {
+		case m == unknown:
+			answers++
+		case strings.HasPrefix(m, "sms 79000000002"):
+			t.Errorf("the holder of the phone reads %q", m)
+		case strings.HasPrefix(m, "email mother@example.org"):
+			letters++
+		}
+	}
+	if answers == 0 || letters == 0 {
+		t.Errorf("%d answers and %d letters among %q", answers, letters, b.sent())
 	}
 }
 

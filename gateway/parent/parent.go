@@ -57,6 +57,7 @@ type API struct {
 	log       *slog.Logger
 	metrics   *Metrics
 	now       func() time.Time
+	silence   time.Duration
 }
 
 // Config is what an API needs.
@@ -72,6 +73,8 @@ type Config struct {
 	Texts func() *templates.Texts
 	// PublicURL is our HTTP listener as the world sees it; "" when it is not told.
 	PublicURL string
+	// Silence is after how long without a sign of life a phone counts as possibly another's (access.Hear); 0 is never.
+	Silence time.Duration
 	// Proxies are ours: what the last of them says in X-Forwarded-For is believed.
 	Proxies []netip.Prefix
 	Log     *slog.Logger
@@ -92,6 +95,7 @@ func New(c Config) (*API, error) {
 		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, decisions: access.NewDecisions(c.River), texts: c.Texts,
 		views: access.NewViewLog(c.Pool), guard: guard,
 		slots: make(chan struct{}, max(2, int(c.Pool.Config().MaxConns)/poolShare)), log: c.Log, metrics: c.Metrics, now: c.Now,
+		silence: c.Silence,
 	}, nil
 }
 

@@ -26,6 +26,7 @@ var (
 	errLegal   = errors.New("only a legal representative may")
 	errPurpose = errors.New("the consent does not cover it")
 	errCode    = errors.New("the code is not right")
+	errAccount = errors.New("the account number is not right")
 	errTablet  = errors.New("not the key of a staff tablet")
 	errStaff   = errors.New("not a member of the organisation's staff")
 	errBusy    = errors.New("too many requests are under way")
@@ -68,6 +69,8 @@ func (a *API) problem(ctx context.Context, err error) error {
 		return withHeader(refusal(http.StatusUnauthorized, "Sign in first."), "WWW-Authenticate", "Bearer")
 	case errors.Is(err, errCode):
 		return refusal(http.StatusUnauthorized, "The code is wrong or is no longer good. Ask for another one.")
+	case errors.Is(err, errAccount):
+		return refusal(http.StatusUnauthorized, "This number cannot be confirmed so. Check the account number, or ask the school.")
 	case errors.Is(err, errOrigin):
 		return refusal(http.StatusForbidden, "Changes are made from our own pages.")
 	case errors.Is(err, errTablet):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +27,9 @@ type SelfView struct {
 	SMS          ChannelHealth `json:"sms"`
 	Mail         ChannelHealth `json:"mail"`
 	Settings     SettingsView  `json:"settings"`
-	SignedInTill time.Time     `json:"signed_in_until"`
+	// Confirm is the same for everybody of whose phone nothing is known, so that it tells nothing.
+	Confirm      string    `json:"confirm,omitempty" doc:"Given when nothing is known of your phone, or it may be in other hands than its owner's: what a representative does about it, in words (POST /confirmation)."`
+	SignedInTill time.Time `json:"signed_in_until"`
 }
 
 // ChannelHealth says whether messages of a channel come through.
@@ -66,7 +69,29 @@ type PhoneCodes struct {
 	NewCode string `json:"new_code" maxLength:"16" doc:"The code that came to the new phone."`
 }
 
+// AccountTyped is an account number as its owner's child has it.
+type AccountTyped struct {
+	Account string `json:"account" maxLength:"16" example:"00101519" doc:"The account number of one of your children."`
+}
+
 func (s routes) self() {
+	do(s, route{
+		method: http.MethodPost, path: "/confirmation", id: "confirm-holder",
+		summary: "Confirm that the phone you signed in with is still yours",
+		text:    "After a change of the SIM card, or a long silence. Five wrong numbers at most; then the school confirms.",
+		errors:  []int{http.StatusUnauthorized},
+	}, func(ctx context.Context, v visitor, in *struct{ Body AccountTyped }) error {
+		if !s.guard.tries.allow(s.guard.address(v.request)) {
+			return errFlood
+		}
+		return s.writeKept(ctx, func(tx pgx.Tx) error {
+			right, err := access.ConfirmByAccount(ctx, tx, v.session.Phone, in.Body.Account, v.now)
+			if err == nil && !right {
+				err = errKept{errAccount}
+			}
+			return err
+		})
+	})
 	show(s, route{method: http.MethodGet, path: "/me", id: "show-self", summary: "Who you are here, and how you are reached"}, s.me)
 	show(s, route{
 		method: http.MethodPut, path: "/settings", id: "set-settings", summary: "Choose language, letters and the order of channels",
@@ -211,6 +236,11 @@ func (s routes) me(ctx context.Context, v visitor, _ *struct{}) (SelfView, error
 		Settings: SettingsView{Language: you.Language, Translit: you.Translit, Fallback: []StepView{}},
 	}
 	if you.ID == 0 {
+		language := templates.RU
+		if !strings.HasPrefix(string(v.session.Phone), "7") {
+			language = templates.EN
+		}
+		view.Confirm = templates.Unconfirmed(templates.Style{Language: language})
 		return view, nil
 	}
 	view.Name = fullName(you.Names)

@@ -243,6 +243,16 @@ func (s routes) open(ctx context.Context, v visitor, typed CodeTyped) (
 			s.log.InfoContext(ctx, "a sign-in was refused", "verdict", string(verdict))
 			return errKept{errCode}
 		}
+		heard, err := access.Hear(ctx, tx, access.Heard{Phone: session.Phone, Silence: s.silence, At: v.now})
+		if err != nil {
+			return err
+		}
+		if heard.Doubt != "" {
+			session.Representative = access.Representative{} // as for everybody of whom nothing is known
+		}
+		if heard.Raised {
+			return delivery.StopInDoubt(ctx, tx, session.Phone, v.now)
+		}
 		return nil
 	})
 	if err == nil {

@@ -301,3 +301,38 @@ func TestAMailboxIsConfirmed(t *testing.T) {
 		t.Error("the mailbox is kept")
 	}
 }
+
+// ussd.md section 6: somebody whose SIM card is another than the one known, or who was silent for long, is nobody in the
+// cabinet until she has given a child's account number. Who got the number by chance learns nothing there.
+func TestAPhoneInDoubtIsConfirmedByAChildsAccountNumber(t *testing.T) {
+	w := newWorld(t)
+	before := w.signIn(olga)
+	w.exec(`UPDATE access.representative SET doubt = 'sim', doubted_at = now() + interval '100 years'
+		WHERE '+' || phone = $1`, olga)
+	after := w.signIn(olga)
+	for what, c := range map[string]caller{"signed in before": before, "signed in since": after} {
+		var self parent.SelfView
+		c.get("/me", &self)
+		if self.Name != "" || self.Email != "" || !strings.Contains(self.Confirm, "лицевого счёта") {
+			t.Errorf("%s: %+v", what, self)
+		}
+		var view parent.ChildrenView
+		c.get("/children", &view)
+		if len(view.Children) != 0 {
+			t.Errorf("%s: she sees %d children", what, len(view.Children))
+		}
+	}
+	account := one[string](w, `
+		SELECT a.number FROM ledger.account a JOIN access.guardian g ON g.child_id = a.person_id
+		  JOIN access.representative r ON r.id = g.representative_id
+		 WHERE '+' || r.phone = $1 ORDER BY a.number LIMIT 1`, olga)
+	after.want(http.StatusUnauthorized, http.MethodPost, "/confirmation", parent.AccountTyped{Account: "00000000"})
+	after.want(http.StatusNoContent, http.MethodPost, "/confirmation", parent.AccountTyped{Account: account})
+	var self parent.SelfView
+	after.get("/me", &self)
+	var view parent.ChildrenView
+	before.get("/children", &view)
+	if self.Name == "" || self.Confirm != "" || len(view.Children) == 0 {
+		t.Errorf("confirmed: %+v, %d children", self, len(view.Children))
+	}
+}

@@ -72,6 +72,8 @@ func (f family) body(op operation) any {
 		return parent.CodeTyped{Request: f.request, Code: "123456"}
 	case "confirm-phone":
 		return parent.PhoneCodes{Request: f.request, OldCode: "123456", NewCode: "123456"}
+	case "confirm-holder":
+		return parent.AccountTyped{Account: "00000000"} // nobody's
 	case "register-browser":
 		return parent.BrowserWish{Endpoint: "https://push.example.org/w", Keys: parent.BrowserKeys{
 			P256dh: "BCVxsr7N_eNgVRqvHtD0zTZsEc6-VV-JvLexhqUzORcxaOzi6-AYWXvTBHm4bjyPjs7Vd8pZGH6SRpkNtoIAiw4", Auth: "BTBZMqHH6r4Tts7J_aSIgg",
@@ -235,7 +237,7 @@ func TestWhatATrustedPersonMayDo(t *testing.T) {
 		"petition": 403, "renew-consent": 403, "name-companion": 403, "withdraw-petition": 404,
 		"list-waiting-petitions": 401, "accept-petition": 401, "refuse-petition": 401,
 		"invite": 404, "check-invitation": 404, "accept-invitation": 404,
-		"remove-browser": 404, "confirm-email": 401, "confirm-phone": 401, "open-session": 401,
+		"remove-browser": 404, "confirm-email": 401, "confirm-phone": 401, "confirm-holder": 401, "open-session": 401,
 		"add-application": 401, "upload-events": 401, "authorize": 401, "lists": 401,
 	}
 	allowed := []string{

@@ -10,7 +10,9 @@
 //
 //   - An unknown phone, a phone whose consents are withdrawn and a trusted person who was removed cost the same
 //     questions and read the same text, in a language that does not depend on what we know of them. A phone that the
-//     operator has declared dead and that lives again reads it too until its owner is confirmed, two rows later.
+//     operator has declared dead and that lives again reads it too until its owner is confirmed, two rows later; and so
+//     does one that comes with another SIM card than is known, or after a long silence (access.Hear), unless its
+//     operator reports so many other cards that it must be reporting something else.
 //   - Every view of a child's data is written to the access log. The answer does not wait for it: the log is written
 //     in batches a moment later, and screens are refused when it cannot be written for long.
 //   - What a consent does not cover, visits or money, is neither read nor shown.
@@ -109,6 +111,8 @@ type Config struct {
 	Now     func() time.Time
 	// Remember is for how long what a phone was shown may be shown again while the database does not answer; 0 is never.
 	Remember time.Duration
+	// Silence is after how long without a sign of life a phone counts as possibly another's (access.Hear); 0 is never.
+	Silence time.Duration
 	// Journal is the file that keeps the views of what was shown so until the database has them. With Remember it is
 	// required.
 	Journal string
@@ -119,6 +123,7 @@ type Menu struct {
 	config Config
 	views  *viewLog
 	asked  *quota
+	sims   simWatch
 	memory *memory // nil when nothing is remembered
 }
 
@@ -205,6 +210,11 @@ func (v *visitor) styleOf(who access.Representative) templates.Style {
 }
 
 func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
+	if v.Place == (ussd.Place{}) {
+		if err := v.hear(ctx); err != nil {
+			return ussd.Screen{}, err
+		}
+	}
 	if err := v.identify(ctx, v.config.Pool); err != nil {
 		return ussd.Screen{}, err
 	}

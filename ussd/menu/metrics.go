@@ -8,6 +8,7 @@ type Metrics struct {
 	waiting prometheus.Gauge
 	written prometheus.Counter
 	failed  prometheus.Counter
+	sims    *prometheus.CounterVec
 	// Phones of which something is remembered.
 	remembered prometheus.Gauge
 }
@@ -32,7 +33,14 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 			Help: "Phones whose last balances could be shown again should the database not answer.",
 		}),
 	}
-	registerer.MustRegister(m.screens, m.waiting, m.written, m.failed, m.remembered)
+	m.sims = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "zvonok_ussd_sims_total",
+		Help: "SIM cards reported for phones whose card is known: the known one, another, or ignored as the operator is not believed.",
+	}, []string{"sim"})
+	for _, sim := range []string{"known", "another", "ignored"} {
+		m.sims.WithLabelValues(sim)
+	}
+	registerer.MustRegister(m.sims, m.screens, m.waiting, m.written, m.failed, m.remembered)
 	for _, screen := range []string{
 		"neutral", "summary", "balance", "visit", "meals", "visits", "movements", "account", "access", "sms", "language",
 		"by sms", "remembered",

@@ -67,6 +67,7 @@ type caller struct {
 type remembered struct {
 	caller
 	who      access.RepresentativeID
+	sim      string
 	language string
 	translit bool
 	children []rememberedChild
@@ -299,7 +300,7 @@ func (v *visitor) remember(epoch uint64, err error) {
 		return
 	}
 	r := &remembered{
-		caller: caller{v.Link, v.Phone}, who: v.who.ID, language: v.who.Language, translit: v.who.Translit, at: v.At,
+		caller: caller{v.Link, v.Phone}, who: v.who.ID, sim: v.SIM, language: v.who.Language, translit: v.who.Translit, at: v.At,
 	}
 	for i, c := range v.shownChildren {
 		if s := v.shownSummaries[i]; s.Balance != nil {
@@ -316,6 +317,9 @@ func (v *visitor) remember(epoch uint64, err error) {
 // recall shows what a phone was last shown, if whoever holds it may see that now. It asks; only when there is no
 // server that could answer, it goes by what was so when the server went away.
 func (v *visitor) recall(ctx context.Context, r *remembered) (screen ussd.Screen, ok bool, err error) {
+	if r.sim != v.SIM {
+		return ussd.Screen{}, false, nil // who is to be asked about it does not answer
+	}
 	children := r.children
 	asked := v.memory.ask(ctx, func(ctx context.Context, q pg.Querier) error { return v.identify(ctx, q) })
 	switch {

@@ -25,12 +25,24 @@ CREATE TABLE access.representative (
     cabinet_at  timestamptz,
     -- The person has chosen e-mail, language and letters; the registry no longer does.
     reading_at  timestamptz,
+    -- Who holds the phone (access/holder.go): when something last came from it, to the
+    -- day, and the keyed hash of its SIM card's IMSI; never the IMSI.
+    heard_at    timestamptz,
+    sim         bytea CHECK (length(sim) = 20),
+    -- Why and since when the phone may be in other hands. Nothing is shown or sent to it
+    -- until its owner is confirmed.
+    doubt       text CHECK (doubt IN ('sim', 'silence')),
+    doubted_at  timestamptz,
+    doubt_tries smallint NOT NULL DEFAULT 0,
+    confirmed_at timestamptz,
+    confirmed_by text NOT NULL DEFAULT '',
     created_at  timestamptz NOT NULL DEFAULT now(),
     erased_at   timestamptz,
     -- What is kept to honour a withdrawal, one for each phone he ever had: by it,
     -- and by it alone, a registry that still lists the erased is told from one
     -- that names somebody new.
     erased_keys bytea[],
+    CHECK ((doubt IS NULL) = (doubted_at IS NULL)),
     CHECK (erased_at IS NOT NULL
            OR (phone IS NOT NULL AND family_name <> '' AND given_name <> ''))
 );
@@ -278,7 +290,8 @@ CREATE TRIGGER told AFTER UPDATE ON access.guardian
 CREATE TRIGGER told AFTER UPDATE ON access.consent
     REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION access.tell_children();
 CREATE TRIGGER told AFTER UPDATE ON access.representative
-    FOR EACH ROW WHEN (old.phone IS DISTINCT FROM new.phone OR old.erased_at IS DISTINCT FROM new.erased_at)
+    FOR EACH ROW WHEN (old.phone IS DISTINCT FROM new.phone OR old.erased_at IS DISTINCT FROM new.erased_at
+                       OR old.doubt IS DISTINCT FROM new.doubt)
     EXECUTE FUNCTION access.tell_representative();
 
 -- Kinds of identifiers are a list (R17): a new one is a row here.

@@ -1,0 +1,114 @@
+package menu
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"zvonok/access"
+	"zvonok/gateway/delivery"
+)
+
+// When an operator's SIM cards are not believed. People change theirs once in years; where many do within an hour, the
+// gateway reports something else than the IMSI, such as the number of the node that serves the phone.
+const (
+	simsWindow   = time.Hour
+	simsChanged  = 10 // phones with another SIM card within the window, at least
+	simsShare    = 20 // and more than one in so many of those that could be compared
+	simsDistrust = time.Hour
+)
+
+// simWatch counts, link by link, how many phones come with another SIM card than is known.
+type simWatch struct {
+	mu    sync.Mutex
+	links map[string]*simCount
+}
+
+type simCount struct {
+	since      time.Time
+	compared   int
+	raised     []access.RepresentativeID
+	distrusted time.Time // until then
+}
+
+func (w *simWatch) of(link string, at time.Time) *simCount {
+	if w.links == nil {
+		w.links = map[string]*simCount{}
+	}
+	c := w.links[link]
+	if c == nil {
+		c = &simCount{since: at}
+		w.links[link] = c
+	}
+	if at.Sub(c.since) >= simsWindow {
+		c.since, c.compared, c.raised = at, 0, nil
+	}
+	return c
+}
+
+// believes says whether what a link reports of SIM cards is heeded.
+func (w *simWatch) believes(link string, at time.Time) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !at.Before(w.of(link, at).distrusted)
+}
+
+// note counts a report. When the link is not to be believed any more it returns whose doubts are to be taken back.
+func (w *simWatch) note(link string, heard access.Hearing, at time.Time) []access.RepresentativeID {
+	if !heard.Compared {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	c := w.of(link, at)
+	c.compared++
+	if heard.Raised && heard.Doubt == access.NewSIM {
+		c.raised = append(c.raised, heard.Representative)
+	}
+	if len(c.raised) < simsChanged || len(c.raised)*simsShare <= c.compared {
+		return nil
+	}
+	back := c.raised
+	c.compared, c.raised, c.distrusted = 0, nil, at.Add(simsDistrust)
+	return back
+}
+
+// hear notes that a phone dialled, before anything is shown to it, and asks whether it may be in other hands. What it
+// finds shows by access.ChildrenOf, here and wherever else the phone is asked about.
+func (v *visitor) hear(ctx context.Context) error {
+	if v.config.Silence == 0 && v.SIM == "" {
+		return nil
+	}
+	heard := access.Heard{Phone: v.Phone, Silence: v.config.Silence, At: v.At}
+	switch {
+	case v.SIM == "":
+	case v.sims.believes(v.Link, v.At):
+		heard.SIM = []byte(v.SIM)
+	default:
+		v.config.Metrics.sims.WithLabelValues("ignored").Inc()
+	}
+	hearing, err := access.Hear(ctx, v.config.Pool, heard)
+	if err != nil {
+		return err
+	}
+	if hearing.Compared {
+		what := "known"
+		if hearing.Doubt == access.NewSIM {
+			what = "another"
+		}
+		v.config.Metrics.sims.WithLabelValues(what).Inc()
+	}
+	if hearing.Raised {
+		v.config.Log.Warn("ussd: a phone may be in other hands; it is told nothing until its owner is confirmed",
+			"representative", hearing.Representative, "why", hearing.Doubt)
+		if err := delivery.StopInDoubt(ctx, v.config.Pool, v.Phone, v.At); err != nil {
+			return err
+		}
+	}
+	if back := v.sims.note(v.Link, hearing, v.At); back != nil {
+		v.config.Log.Error("ussd: an operator reports other SIM cards than are known for too many phones; "+
+			"what it reports is ignored for an hour, and what followed from it is taken back", "link", v.Link, "phones", len(back))
+		return access.TakeDoubtsBack(ctx, v.config.Pool, back)
+	}
+	return nil
+}
