@@ -280,7 +280,7 @@ func lockRegistries(ctx context.Context, tx pgx.Tx, p *Partner) error {
 	return nil
 }
 
-// payeeOf returns the code of the payee that the file is of, or ”.
+// payeeOf returns the code of the payee that the file is of; it is empty when the file names none.
 func payeeOf(ctx context.Context, tx pgx.Tx, p *Partner, r bankRegistry) (payee string, err error) {
 	if r.inn == "" {
 		return "", nil
