@@ -98,6 +98,7 @@ var leftOutWords = map[delivery.LeftOut]string{
 	delivery.LeftOtherWay:  "went by the recipient's next channel",
 	delivery.LeftOptedOut:  "the phone's owner has refused messages",
 	delivery.LeftDead:      "the phone is dead: refused for good too often",
+	delivery.LeftInDoubt:   "the phone may be in other hands and waits to be confirmed",
 	delivery.LeftNewNumber: "the recipient has another phone now, or is gone",
 	delivery.LeftQuiet:     "quiet hours last longer than their life",
 	delivery.LeftNoRoute:   "no operator takes the number",

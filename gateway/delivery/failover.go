@@ -33,6 +33,7 @@ func (d *Desk) failOver(ctx context.Context, tx pgx.Tx, now time.Time, lost []lo
 		LEFT JOIN delivery.address AS a ON a.channel = 'sms' AND a.address = d.address
 		WHERE d.at BETWEEN $3 AND $4 AND d.state = 'failed' AND NOT d.recalled AND d.expires_at > $5
 		  AND a.opted_out_at IS NULL AND a.suppressed_at IS NULL
+		  AND NOT EXISTS (SELECT FROM access.representative AS h WHERE h.phone = d.address AND h.doubt IS NOT NULL)
 		ORDER BY d.id`, ids, ats, first, last, now)
 	if err != nil {
 		return nil, fmt.Errorf("look for another route: %w", err)

@@ -59,6 +59,7 @@ const (
 	LeftOtherWay  LeftOut = "went_by_another_channel"
 	LeftOptedOut  LeftOut = "opted_out"     // the phone's owner said STOP or refused bulk SMS
 	LeftDead      LeftOut = "dead_phone"    // refused for good too often
+	LeftInDoubt   LeftOut = "unconfirmed"   // the phone may be in other hands than its owner's
 	LeftNewNumber LeftOut = "phone_changed" // its recipient has another phone now, or is gone
 	LeftQuiet     LeftOut = "quiet_hours"   // they last longer than its life
 	LeftNoRoute   LeftOut = "no_route"      // no operator takes the number
@@ -110,6 +111,7 @@ const replayable = `
 		WHEN s.next_id IS NOT NULL THEN 'went_by_another_channel'
 		WHEN a.opted_out_at IS NOT NULL THEN 'opted_out'
 		WHEN a.suppressed_at IS NOT NULL THEN 'dead_phone'
+		WHEN EXISTS (SELECT FROM access.representative AS h WHERE h.phone = d.address AND h.doubt IS NOT NULL) THEN 'unconfirmed'
 		WHEN d.representative_id IS NOT NULL AND r.phone IS DISTINCT FROM d.address THEN 'phone_changed'
 		WHEN q.until >= d.expires_at THEN 'quiet_hours'
 		ELSE '' END

@@ -131,6 +131,7 @@ func TestAReplayLeavesAloneWhatItMust(t *testing.T) {
 		"failed, replayed":                     {set: failed + ", replayed_at = now()", reason: delivery.LeftReplayed},
 		"failed, the owner said STOP":          {set: failed, also: `INSERT INTO delivery.address (channel, address, opted_out_at) SELECT 'sms', address, now() FROM delivery.delivery WHERE id = $1`, reason: delivery.LeftOptedOut},
 		"failed, the phone is dead":            {set: failed, also: `INSERT INTO delivery.address (channel, address, suppressed_at) SELECT 'sms', address, now() FROM delivery.delivery WHERE id = $1`, reason: delivery.LeftDead},
+		"failed, the phone is in doubt":        {set: failed, also: `INSERT INTO access.representative (phone, family_name, given_name, doubt, doubted_at) SELECT address, 'A', 'B', 'sim', now() FROM delivery.delivery WHERE id = $1`, reason: delivery.LeftInDoubt},
 		"failed, its recipient is gone":        {set: failed + ", representative_id = 77", reason: delivery.LeftNewNumber},
 		"failed, a letter went in its place":   {set: failed + ", spare = true", also: `INSERT INTO delivery.spare (delivery_id, at, channel, address, patience, body, taken_at, next_id, next_at) SELECT id, at, 'email', 'a@example.org', '1 minute', '', now(), 5, now() FROM delivery.delivery WHERE id = $1`, reason: delivery.LeftOtherWay},
 		"failed, and nothing could go instead": {set: failed + ", spare = true", also: `INSERT INTO delivery.spare (delivery_id, at, channel, address, patience, body, taken_at) SELECT id, at, 'email', 'a@example.org', '1 minute', '', now() FROM delivery.delivery WHERE id = $1`, failed: 1},
@@ -139,6 +140,7 @@ func TestAReplayLeavesAloneWhatItMust(t *testing.T) {
 			for _, table := range []string{"delivery.delivery", "delivery.part", "delivery.spare", "delivery.address", "river.river_job"} {
 				b.exec(`DELETE FROM ` + table)
 			}
+			b.exec(`UPDATE access.representative SET doubt = NULL, doubted_at = NULL`)
 			other := draft(2)
 			stored := b.enqueue(draft(1), other)
 			b.exec(`DELETE FROM river.river_job`)

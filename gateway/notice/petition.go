@@ -101,7 +101,7 @@ func (t *Teller) decisionDrafts(
 		if err != nil {
 			return nil, err
 		}
-		if health[address].OptedOut || health[address].Suppressed {
+		if h := health[address]; h.OptedOut || h.Suppressed || h.Doubted {
 			continue
 		}
 		draft.Channel, draft.Address, draft.Body, draft.Letter = channel, address, "", nil
