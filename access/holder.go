@@ -58,7 +58,8 @@ type Hearing struct {
 }
 
 // One statement for known and unknown phones, so that both take as long. It writes for a known phone when there is
-// something new, and once a day besides.
+// something new, and otherwise once in a twelfth of the silence that counts, a month of a year: a dial that writes waits
+// for the disk.
 //
 // A doubt ends when the SIM card known is in the phone again, and when the owner has been put on record since. A SIM
 // card in doubt is not learnt, nor does it count as a sign of the owner's life.
@@ -94,8 +95,8 @@ const hear = `
 	      FROM judged j
 	     WHERE r.id = j.id
 	       AND (j.now_doubt IS DISTINCT FROM j.doubt
-	            OR j.now_doubt IS NULL AND (j.heard_at IS NULL OR j.heard_at < $3::timestamptz - interval '1 day'
-	                                        OR $2 IS NOT NULL AND j.sim IS DISTINCT FROM $2))
+	            OR j.now_doubt IS NULL AND ($2 IS NOT NULL AND j.sim IS DISTINCT FROM $2
+	                                        OR $4 > interval '0' AND greatest(j.heard_at, j.recorded_at) < $3::timestamptz - $4 / 12))
 	)
 	SELECT id, coalesce(now_doubt, ''), coalesce(comparable, false), now_doubt IS NOT NULL AND doubt IS NULL FROM judged`
 

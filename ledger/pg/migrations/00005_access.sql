@@ -25,8 +25,9 @@ CREATE TABLE access.representative (
     cabinet_at  timestamptz,
     -- The person has chosen e-mail, language and letters; the registry no longer does.
     reading_at  timestamptz,
-    -- Who holds the phone (access/holder.go): when something last came from it, to the
-    -- day, and the keyed hash of its SIM card's IMSI; never the IMSI.
+    -- Who holds the phone (access/holder.go): when something last came from it, to a
+    -- twelfth of the silence that counts, and the keyed hash of its SIM card's IMSI;
+    -- never the IMSI.
     heard_at    timestamptz,
     sim         bytea CHECK (length(sim) = 20),
     -- Why and since when the phone may be in other hands. Nothing is shown or sent to it
