@@ -52,6 +52,7 @@ func (j *journal) open() (*os.File, error) {
 // write puts views on the disk. It is [errViewsFull] when too many are there already.
 func (j *journal) write(views []access.View) error {
 	var lines bytes.Buffer
+	lines.WriteByte('\n') // ends a line that a process died over; an empty one is no view
 	encoder := json.NewEncoder(&lines)
 	for _, v := range views {
 		if err := encoder.Encode(journalled{v.Who.Kind, v.Who.ID, v.Child, v.What, v.At}); err != nil {

@@ -439,3 +439,15 @@ func TestOnlyARefusalMeansThatThereIsNoServer(t *testing.T) {
 		}
 	}
 }
+
+// A process that died while it wrote leaves a part of a line, which must not swallow the view written after it.
+func TestAViewWrittenAfterAHalfLineIsLogged(t *testing.T) {
+	t.Parallel()
+	w := newSchool(t)
+	j := &journal{path: filepath.Join(t.TempDir(), "views")}
+	w.must(os.WriteFile(j.path, []byte(`{"actor_kind":"repr`), 0o600))
+	w.must(j.write([]access.View{{Who: access.ByRepresentative(1), Child: w.people["Маша"], What: "balance", At: time.Now()}}))
+	if n, err := j.pour(t.Context(), w.pool); err != nil || n != 1 {
+		t.Errorf("%d views reached the log: %v", n, err)
+	}
+}
