@@ -104,9 +104,24 @@ const hear = `
 // section 6, fault 53). While there is a doubt [ChildrenOf] and [ChildOf] find nothing by this phone. It is asked before
 // anything is answered to the phone.
 func Hear(ctx context.Context, q pg.Querier, h Heard) (Hearing, error) {
+	return scanHearing(q.QueryRow(ctx, hear, h.Phone, h.SIM, h.At, h.Silence))
+}
+
+// AskHearing puts [Hear] into a batch, before the questions that are to be answered by what it finds. The hearing is
+// known when the batch has been read.
+func AskHearing(b *pgx.Batch, h Heard) *Hearing {
+	heard := &Hearing{}
+	b.Queue(hear, h.Phone, h.SIM, h.At, h.Silence).QueryRow(func(row pgx.Row) error {
+		var err error
+		*heard, err = scanHearing(row)
+		return err
+	})
+	return heard
+}
+
+func scanHearing(row pgx.Row) (Hearing, error) {
 	var heard Hearing
-	err := q.QueryRow(ctx, hear, h.Phone, h.SIM, h.At, h.Silence).
-		Scan(&heard.Representative, &heard.Doubt, &heard.Compared, &heard.Raised)
+	err := row.Scan(&heard.Representative, &heard.Doubt, &heard.Compared, &heard.Raised)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Hearing{}, nil
 	}

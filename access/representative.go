@@ -67,11 +67,21 @@ func scanRepresentative(row pgx.CollectableRow) (Representative, error) {
 	return r, err
 }
 
-func oneRepresentative(ctx context.Context, q pg.Querier, where string, key any) (Representative, error) {
-	rows, err := q.Query(ctx, `SELECT `+representativeColumns+` FROM access.representative p WHERE `+where, key)
+const (
+	selectRepresentative  = `SELECT ` + representativeColumns + ` FROM access.representative p WHERE `
+	representativeByPhone = selectRepresentative + `p.phone = $1`
+	representativeByID    = selectRepresentative + `p.id = $1 AND p.erased_at IS NULL`
+)
+
+func oneRepresentative(ctx context.Context, q pg.Querier, query string, key any) (Representative, error) {
+	rows, err := q.Query(ctx, query, key)
 	if err != nil {
 		return Representative{}, fmt.Errorf("find a representative: %w", err)
 	}
+	return collectRepresentative(rows)
+}
+
+func collectRepresentative(rows pgx.Rows) (Representative, error) {
 	r, err := pgx.CollectExactlyOneRow(rows, scanRepresentative)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Representative{}, ErrNoRepresentative
@@ -84,12 +94,12 @@ func oneRepresentative(ctx context.Context, q pg.Querier, where string, key any)
 
 // RepresentativeByPhone finds the owner of a phone, or returns [ErrNoRepresentative].
 func RepresentativeByPhone(ctx context.Context, q pg.Querier, number phone.Number) (Representative, error) {
-	return oneRepresentative(ctx, q, `p.phone = $1`, number)
+	return oneRepresentative(ctx, q, representativeByPhone, number)
 }
 
 // RepresentativeByID finds a representative, or returns [ErrNoRepresentative].
 func RepresentativeByID(ctx context.Context, q pg.Querier, id RepresentativeID) (Representative, error) {
-	return oneRepresentative(ctx, q, `p.id = $1 AND p.erased_at IS NULL`, id)
+	return oneRepresentative(ctx, q, representativeByID, id)
 }
 
 // ConfirmedAt returns when the school, the registry or a parent last put it on

@@ -175,11 +175,41 @@ func ChildrenOf(ctx context.Context, q pg.Querier, number phone.Number, at time.
 	if err != nil {
 		return nil, fmt.Errorf("find the children of a phone: %w", err)
 	}
+	return collectChildren(rows)
+}
+
+func collectChildren(rows pgx.Rows) ([]Child, error) {
 	children, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Child])
 	if err != nil {
 		return nil, fmt.Errorf("find the children of a phone: %w", err)
 	}
 	return children, nil
+}
+
+// Caller is who owns a phone, and whom that person may see.
+type Caller struct {
+	Representative         // its ID is 0 when the phone is nobody's
+	Children       []Child // as of [ChildrenOf]
+}
+
+// AskCaller puts the questions of [RepresentativeByPhone] and [ChildrenOf] into a batch, so that they travel together
+// and with what else is asked. The caller is known when the batch has been read. Both are asked about an unknown phone
+// too, which takes as long therefore.
+func AskCaller(b *pgx.Batch, number phone.Number, at time.Time) *Caller {
+	c := &Caller{}
+	b.Queue(representativeByPhone, number).Query(func(rows pgx.Rows) error {
+		var err error
+		if c.Representative, err = collectRepresentative(rows); errors.Is(err, ErrNoRepresentative) {
+			return nil
+		}
+		return err
+	})
+	b.Queue(childrenOf, number, at).Query(func(rows pgx.Rows) error {
+		var err error
+		c.Children, err = collectChildren(rows)
+		return err
+	})
+	return c
 }
 
 const childOf = `

@@ -143,6 +143,8 @@ const selectBalance = `
 	  FROM ledger.account a
 	  JOIN ledger.balance b ON b.account_id = a.id`
 
+const balancesOf = selectBalance + ` WHERE a.person_id = ANY ($1)`
+
 func scanBalance(row pgx.CollectableRow) (b Balance, err error) {
 	err = row.Scan(&b.Person, &b.Account, &b.Number, &b.Posted, &b.Held, &b.DebtFloor, &b.Moves, &b.Closed)
 	return b, err
@@ -150,19 +152,30 @@ func scanBalance(row pgx.CollectableRow) (b Balance, err error) {
 
 // Balances returns the wallets of those of the people who have one.
 func Balances(ctx context.Context, q pg.Querier, people []PersonID) (map[PersonID]Balance, error) {
-	rows, err := q.Query(ctx, selectBalance+` WHERE a.person_id = ANY ($1)`, people)
+	rows, err := q.Query(ctx, balancesOf, people)
 	if err != nil {
 		return nil, fmt.Errorf("read balances: %w", err)
 	}
+	balances := make(map[PersonID]Balance, len(people))
+	return balances, collectBalances(rows, balances)
+}
+
+// AskBalances puts the question of [Balances] into a batch. The balances are in the map when the batch has been read.
+func AskBalances(b *pgx.Batch, people []PersonID) map[PersonID]Balance {
+	balances := make(map[PersonID]Balance, len(people))
+	b.Queue(balancesOf, people).Query(func(rows pgx.Rows) error { return collectBalances(rows, balances) })
+	return balances
+}
+
+func collectBalances(rows pgx.Rows, into map[PersonID]Balance) error {
 	list, err := pgx.CollectRows(rows, scanBalance)
 	if err != nil {
-		return nil, fmt.Errorf("read balances: %w", err)
+		return fmt.Errorf("read balances: %w", err)
 	}
-	balances := make(map[PersonID]Balance, len(list))
 	for _, b := range list {
-		balances[b.Person] = b
+		into[b.Person] = b
 	}
-	return balances, nil
+	return nil
 }
 
 // WalletsByNumber returns the wallets of those of the account numbers that exist.

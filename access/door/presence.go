@@ -104,16 +104,29 @@ func LastVisits(
 	if len(people) == 0 {
 		return visits, nil
 	}
-	rows, err := q.Query(ctx, `
-		SELECT d.person_id, d.last_at, d.last_direction, d.last_building_id, d.day, d.day_first_in, d.day_last_out,
-		       o.time_zone, extract(epoch FROM o.close_at)::bigint
-		  FROM door.presence d
-		  JOIN ledger.person p ON p.id = d.person_id
-		  JOIN ledger.organisation o ON o.id = p.organisation_id
-		 WHERE d.person_id = ANY($1) AND d.last_at IS NOT NULL`, people)
+	rows, err := q.Query(ctx, lastVisits, people)
 	if err != nil {
 		return nil, fmt.Errorf("read the last visits: %w", err)
 	}
+	return visits, collectVisits(rows, now, visits)
+}
+
+// AskLastVisits puts the question of [LastVisits] into a batch. The visits are in the map when the batch has been read.
+func AskLastVisits(b *pgx.Batch, people []ledger.PersonID, now time.Time) map[ledger.PersonID]Visit {
+	visits := make(map[ledger.PersonID]Visit, len(people))
+	b.Queue(lastVisits, people).Query(func(rows pgx.Rows) error { return collectVisits(rows, now, visits) })
+	return visits
+}
+
+const lastVisits = `
+	SELECT d.person_id, d.last_at, d.last_direction, d.last_building_id, d.day, d.day_first_in, d.day_last_out,
+	       o.time_zone, extract(epoch FROM o.close_at)::bigint
+	  FROM door.presence d
+	  JOIN ledger.person p ON p.id = d.person_id
+	  JOIN ledger.organisation o ON o.id = p.organisation_id
+	 WHERE d.person_id = ANY($1) AND d.last_at IS NOT NULL`
+
+func collectVisits(rows pgx.Rows, now time.Time, into map[ledger.PersonID]Visit) error {
 	zones := zones{}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Visit, error) {
 		var (
@@ -136,12 +149,12 @@ func LastVisits(
 		return v, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("read the last visits: %w", err)
+		return fmt.Errorf("read the last visits: %w", err)
 	}
 	for _, visit := range found {
-		visits[visit.Person] = visit
+		into[visit.Person] = visit
 	}
-	return visits, nil
+	return nil
 }
 
 // stateAt says where a person is at a moment by the latest pass.

@@ -60,16 +60,35 @@ func HealthOf(ctx context.Context, q pg.Querier, channel subscription.Channel, a
 // record anew, by a form or the registry, whoever holds it is to be told nothing
 // (spec/reliability.md, fault 53). That a phone is alive proves nothing.
 func Recycled(ctx context.Context, q pg.Querier, number phone.Number) (bool, error) {
+	batch := &pgx.Batch{}
+	recycled := AskRecycled(batch, number)
+	if err := q.SendBatch(ctx, batch).Close(); err != nil {
+		return false, err
+	}
+	return recycled(ctx, q)
+}
+
+// AskRecycled puts the question of [Recycled] into a batch. The answer may be had when the batch has been read; only of
+// a phone that was declared dead something more is asked for it.
+func AskRecycled(b *pgx.Batch, number phone.Number) (answer func(context.Context, pg.Querier) (bool, error)) {
 	var dead *time.Time
-	err := q.QueryRow(ctx, `
-		SELECT max(suppressed_at) FROM delivery.address WHERE channel = $1 AND address = $2`,
-		string(subscription.SMS), string(number)).Scan(&dead)
-	if err != nil {
-		return false, fmt.Errorf("read address health: %w", err)
+	b.Queue(`SELECT max(suppressed_at) FROM delivery.address WHERE channel = $1 AND address = $2`,
+		string(subscription.SMS), string(number)).QueryRow(func(row pgx.Row) error {
+		if err := row.Scan(&dead); err != nil {
+			return fmt.Errorf("read address health: %w", err)
+		}
+		return nil
+	})
+	return func(ctx context.Context, q pg.Querier) (bool, error) {
+		if dead == nil {
+			return false, nil
+		}
+		return deadAndUnconfirmed(ctx, q, number, *dead)
 	}
-	if dead == nil {
-		return false, nil
-	}
+}
+
+// deadAndUnconfirmed says whether nobody has put the owner of a phone on record since it was declared dead.
+func deadAndUnconfirmed(ctx context.Context, q pg.Querier, number phone.Number, dead time.Time) (bool, error) {
 	who, err := access.RepresentativeByPhone(ctx, q, number)
 	if errors.Is(err, access.ErrNoRepresentative) {
 		return true, nil
@@ -78,7 +97,7 @@ func Recycled(ctx context.Context, q pg.Querier, number phone.Number) (bool, err
 		return false, err
 	}
 	confirmed, err := access.ConfirmedAt(ctx, q, who.ID)
-	return err == nil && !confirmed.After(*dead), err
+	return err == nil && !confirmed.After(dead), err
 }
 
 // longestLife is longer than any message lives.

@@ -2,9 +2,12 @@ package menu
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/jackc/pgx/v5"
 
 	"zvonok/access"
 	"zvonok/access/door"
@@ -148,13 +151,11 @@ func (v *visitor) summaries(ctx context.Context, children []access.Child) ([]tem
 			withVisits = append(withVisits, c.ID)
 		}
 	}
-	balances, err := ledger.Balances(ctx, v.config.Read, withMoney)
-	if err != nil {
-		return nil, err
-	}
-	visits, err := door.LastVisits(ctx, v.config.Read, withVisits, v.At)
-	if err != nil {
-		return nil, err
+	batch := &pgx.Batch{}
+	balances := ledger.AskBalances(batch, withMoney)
+	visits := door.AskLastVisits(batch, withVisits, v.At)
+	if err := v.config.Read.SendBatch(ctx, batch).Close(); err != nil {
+		return nil, fmt.Errorf("read balances and last visits: %w", err)
 	}
 	summaries := make([]templates.USSDChild, len(children))
 	for i, c := range children {

@@ -44,13 +44,13 @@ package menu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/access"
@@ -187,18 +187,17 @@ func (m *Menu) Show(ctx context.Context, visit ussd.Visit) (ussd.Screen, error) 
 	return screen, nil
 }
 
-// identify asks who owns the phone, and which children that person may see now.
-func (v *visitor) identify(ctx context.Context, q pg.Querier) error {
+// identify asks who owns the phone, and which children that person may see now, in one round trip with what is in the
+// batch before.
+func (v *visitor) identify(ctx context.Context, q pg.Querier, batch *pgx.Batch) error {
+	caller := access.AskCaller(batch, v.Phone, v.At)
+	recycled := delivery.AskRecycled(batch, v.Phone)
+	if err := q.SendBatch(ctx, batch).Close(); err != nil {
+		return fmt.Errorf("ask who dials: %w", err)
+	}
+	v.who, v.children = caller.Representative, caller.Children
 	var err error
-	v.who, err = access.RepresentativeByPhone(ctx, q, v.Phone)
-	if err != nil && !errors.Is(err, access.ErrNoRepresentative) {
-		return err
-	}
-	// Asked for an unknown phone too, so that it takes as long.
-	if v.children, err = access.ChildrenOf(ctx, q, v.Phone, v.At); err != nil {
-		return err
-	}
-	v.withheld, err = delivery.Recycled(ctx, q, v.Phone)
+	v.withheld, err = recycled(ctx, q)
 	return err
 }
 
@@ -210,12 +209,12 @@ func (v *visitor) styleOf(who access.Representative) templates.Style {
 }
 
 func (v *visitor) screen(ctx context.Context) (ussd.Screen, error) {
-	if v.Place == (ussd.Place{}) {
-		if err := v.hear(ctx); err != nil {
-			return ussd.Screen{}, err
-		}
+	batch := &pgx.Batch{}
+	heard := v.hear(batch)
+	if err := v.identify(ctx, v.config.Pool, batch); err != nil {
+		return ussd.Screen{}, err
 	}
-	if err := v.identify(ctx, v.config.Pool); err != nil {
+	if err := v.heed(ctx, heard); err != nil {
 		return ussd.Screen{}, err
 	}
 	if v.withheld {

@@ -33,14 +33,28 @@ type tracer struct {
 	asked []asked
 }
 
-func (t *tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+func (t *tracer) note(sql string, args []any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.asked = append(t.asked, asked{data.SQL, data.Args})
+	t.asked = append(t.asked, asked{sql, args})
+}
+
+func (t *tracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, data pgx.TraceQueryStartData) context.Context {
+	t.note(data.SQL, data.Args)
 	return ctx
 }
 
 func (t *tracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+func (t *tracer) TraceBatchStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceBatchStartData) context.Context {
+	return ctx
+}
+
+func (t *tracer) TraceBatchQuery(_ context.Context, _ *pgx.Conn, data pgx.TraceBatchQueryData) {
+	t.note(data.SQL, data.Args)
+}
+
+func (t *tracer) TraceBatchEnd(context.Context, *pgx.Conn, pgx.TraceBatchEndData) {}
 
 // during returns what was asked while do ran.
 func (t *tracer) during(do func()) []asked {
@@ -198,7 +212,7 @@ func TestScreensAreReadByIndexesWhateverTheHistory(t *testing.T) {
 			limit = firstCost
 		}
 		t.Logf("%s: %d statements, %d pages", what, len(statements), pages)
-		if pages > limit || len(statements) > 9 {
+		if pages > limit || len(statements) < 3 || len(statements) > 9 {
 			t.Errorf("%s touches %d pages in %d statements", what, pages, len(statements))
 		}
 		young[what] = pages
@@ -329,7 +343,7 @@ func TestWhoMaySeeNobodyCostsTheSameWork(t *testing.T) {
 			if nobody == recycled && len(sql) >= len(first) {
 				sql = sql[:len(first)] // and then whether its owner has been confirmed since
 			}
-			if !slices.Equal(sql, first) {
+			if !slices.Equal(sql, first) || len(sql) < 3 {
 				t.Errorf("%v: %s asks\n%s\nand a stranger\n%s", path, nobody, strings.Join(sql, "\n"), strings.Join(first, "\n"))
 			}
 			if fmt.Sprint(screen) != fmt.Sprint(text) || screen.Style != text.Style || screen.SMS != "" || !screen.End {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -321,7 +322,7 @@ func (v *visitor) recall(ctx context.Context, r *remembered) (screen ussd.Screen
 		return ussd.Screen{}, false, nil // who is to be asked about it does not answer
 	}
 	children := r.children
-	asked := v.memory.ask(ctx, func(ctx context.Context, q pg.Querier) error { return v.identify(ctx, q) })
+	asked := v.memory.ask(ctx, func(ctx context.Context, q pg.Querier) error { return v.identify(ctx, q, &pgx.Batch{}) })
 	switch {
 	case asked == nil:
 		if v.who.ID != r.who || v.withheld {

@@ -5,8 +5,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"zvonok/access"
 	"zvonok/gateway/delivery"
+	"zvonok/ussd"
 )
 
 // When an operator's SIM cards are not believed. People change theirs once in years; where many do within an hour, the
@@ -73,10 +76,11 @@ func (w *simWatch) note(link string, heard access.Hearing, at time.Time) []acces
 	return back
 }
 
-// hear notes that a phone dialled, before anything is shown to it, and asks whether it may be in other hands. What it
-// finds shows by access.ChildrenOf, here and wherever else the phone is asked about.
-func (v *visitor) hear(ctx context.Context) error {
-	if v.config.Silence == 0 && v.SIM == "" {
+// hear puts into a batch, before the question of rights, that a phone dialled and whether it may be in other hands. What
+// it finds shows by access.ChildrenOf, there and wherever else the phone is asked about; [visitor.heed] does the rest.
+// It returns nil when there is nothing to hear.
+func (v *visitor) hear(batch *pgx.Batch) *access.Hearing {
+	if v.Place != (ussd.Place{}) || v.config.Silence == 0 && v.SIM == "" {
 		return nil
 	}
 	heard := access.Heard{Phone: v.Phone, Silence: v.config.Silence, At: v.At}
@@ -87,9 +91,13 @@ func (v *visitor) hear(ctx context.Context) error {
 	default:
 		v.config.Metrics.sims.WithLabelValues("ignored").Inc()
 	}
-	hearing, err := access.Hear(ctx, v.config.Pool, heard)
-	if err != nil {
-		return err
+	return access.AskHearing(batch, heard)
+}
+
+// heed does what follows from what was heard.
+func (v *visitor) heed(ctx context.Context, hearing *access.Hearing) error {
+	if hearing == nil {
+		return nil
 	}
 	if hearing.Compared {
 		what := "known"
@@ -105,10 +113,13 @@ func (v *visitor) hear(ctx context.Context) error {
 			return err
 		}
 	}
-	if back := v.sims.note(v.Link, hearing, v.At); back != nil {
+	if back := v.sims.note(v.Link, *hearing, v.At); back != nil {
 		v.config.Log.Error("ussd: an operator reports other SIM cards than are known for too many phones; "+
 			"what it reports is ignored for an hour, and what followed from it is taken back", "link", v.Link, "phones", len(back))
-		return access.TakeDoubtsBack(ctx, v.config.Pool, back)
+		if err := access.TakeDoubtsBack(ctx, v.config.Pool, back); err != nil {
+			return err
+		}
+		return v.identify(ctx, v.config.Pool, &pgx.Batch{}) // this phone's doubt may be among them
 	}
 	return nil
 }
