@@ -212,6 +212,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	desk := delivery.NewDesk(a.jobs, a.exchange.Route)
+	desk.SMSPerDay = config.Notice.SMSPerDay
 	desk.RefusedBulk = delivery.RefusedBulk{}
 	for _, o := range config.Operators {
 		desk.RefusedBulk[o.Name] = o.RefusedBulk
@@ -249,7 +250,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	}
 	teller := notice.NewTeller(notice.Config{
 		Pool: pool, River: a.jobs, Desk: desk, Log: log.With("part", "notice"), Metrics: notice.NewMetrics(a.registry), Now: now,
-		SMSPerDay: config.Notice.SMSPerDay, Texts: texts.Texts,
+		Texts: texts.Texts,
 		Links: func(address string) templates.Links {
 			return templates.Links{Settings: config.HTTP.page("/settings"), Unsubscribe: unsubscribe.URL(address)}
 		},

@@ -90,6 +90,7 @@ type Draft struct {
 	Letter         *Letter // for channel email
 	// Family names what a sibling's news may share while this waits; "" stands alone (see [Extend]).
 	Family string
+	Placed bool   // an SMS that has its place of the phone's day, or needs none (see [Desk.Places])
 	Spare  *Spare // the same message for the next channel; nil for none
 }
 
@@ -109,6 +110,8 @@ type Desk struct {
 
 	// RefusedBulk is set before use, or left empty.
 	RefusedBulk RefusedBulk
+	// SMSPerDay is how many SMS of news a phone gets in a day (see [Desk.Places]), 0 for any number; set before use.
+	SMSPerDay int
 }
 
 // NewDesk returns a Desk. Route names the operators for a number in order of
@@ -126,7 +129,7 @@ type Stored struct {
 }
 
 // Enqueue stores drafts as 'queued' and inserts the jobs that send them, all in
-// the caller's transaction: three statements whatever the number of drafts. It
+// the caller's transaction: a handful of statements whatever the number of drafts. It
 // returns one Stored per draft, in order. A draft for which no operator has a
 // route is stored as 'failed' with the reason no_route, so that it can be
 // explained; it is never silently lost.
@@ -135,6 +138,9 @@ func (d *Desk) Enqueue(ctx context.Context, tx pgx.Tx, now time.Time, drafts []D
 		return nil, nil
 	}
 	now = now.Truncate(time.Microsecond) // as PostgreSQL keeps it: (id, at) must find the row again
+	if err := d.place(ctx, tx, now, drafts); err != nil {
+		return nil, err
+	}
 	first, err := d.ids.take(ctx, tx, len(drafts))
 	if err != nil {
 		return nil, err

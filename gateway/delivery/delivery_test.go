@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -628,28 +627,5 @@ func TestOptOutHoldsUntilOptIn(t *testing.T) {
 	}
 	if optedOut() {
 		t.Error("the opt-in changed nothing")
-	}
-}
-
-func TestTheDaysMessagesOfAPhoneAreCountedOverBatches(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.New(t)
-	day := time.Date(2026, 11, 22, 0, 0, 0, 0, time.UTC)
-	var totals [][]int
-	for _, uses := range [][]delivery.Use{
-		{{Day: day, Address: "79000000001", Count: 2}, {Day: day, Address: "79000000002", Count: 1}},
-		{{Day: day, Address: "79000000002", Count: 3}, {Day: day.AddDate(0, 0, 1), Address: "79000000001", Count: 1}},
-	} {
-		err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
-			total, err := delivery.Spend(t.Context(), tx, subscription.SMS, uses)
-			totals = append(totals, total)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !slices.Equal(totals[0], []int{2, 1}) || !slices.Equal(totals[1], []int{4, 1}) {
-		t.Errorf("totals %v", totals)
 	}
 }

@@ -109,8 +109,8 @@ func (w *watchList) params(now time.Time) []river.InsertManyParams {
 
 // fallBack sends messages that failed, or of which nothing was heard, by the
 // next channel of their recipients: once, within their life, and not in the quiet
-// hours, where the news keeps them (D7): it lives on from their end. Taking the
-// spare and storing what it becomes are one transaction. Messages without a
+// hours, where the news keeps them (D7): it lives on from their end. An SMS takes
+// its place of the phone's day, or stays away (see [Desk.Places]). Taking the spare and storing what it becomes are one transaction. Messages without a
 // spare, and a nil Desk, do nothing.
 func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []rowKey) error {
 	if d == nil || len(lost) == 0 {
@@ -126,24 +126,23 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		CROSS JOIN LATERAL (SELECT $1::timestamptz AT TIME ZONE o.time_zone AS now) AS l
 		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $4 AND $5 AND s.taken_at IS NULL
 		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
-		RETURNING d.id, d.at, d.event_id, d.joined, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
+		RETURNING d.id, d.at, d.channel, d.event_id, d.joined, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
 			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
 			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread,`+quietEnd,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
 	if err != nil {
 		return fmt.Errorf("take spares: %w", err)
 	}
-	var from []rowKey
-	drafts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Draft, error) {
+	spares, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (lostSpare, error) {
 		var (
-			draft     Draft
-			key       rowKey
+			l         lostSpare
+			draft     = &l.draft
 			letter    Letter
 			hasLetter bool
 			quiet     *time.Time // until then
 		)
-		err := row.Scan(&key.id, &key.at, &draft.Event, &draft.Joined, &draft.Representative, &draft.Organisation, &draft.Topic,
-			&draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
+		err := row.Scan(&l.from.id, &l.from.at, &l.channel, &draft.Event, &draft.Joined, &draft.Representative, &draft.Organisation,
+			&draft.Topic, &draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
 			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread, &quiet)
 		if hasLetter {
 			draft.Letter = &letter
@@ -154,20 +153,26 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 				draft.Expires = longer
 			}
 		}
-		from = append(from, key)
-		return draft, err
+		return l, err
 	})
 	if err != nil {
 		return fmt.Errorf("take spares: %w", err)
 	}
-	if from, drafts, err = willing(ctx, tx, from, drafts); err != nil || len(drafts) == 0 {
+	if spares, err = willing(ctx, tx, spares); err != nil {
 		return err
+	}
+	if spares, err = d.keepWithin(ctx, tx, now, spares); err != nil || len(spares) == 0 {
+		return err
+	}
+	drafts := make([]Draft, len(spares))
+	ids, ats = make([]int64, len(spares)), make([]time.Time, len(spares))
+	for i, s := range spares {
+		drafts[i], ids[i], ats[i] = s.draft, int64(s.from.id), s.from.at
 	}
 	stored, err := d.Enqueue(ctx, tx, now, drafts)
 	if err != nil {
 		return err
 	}
-	ids, ats = split(from)
 	next := make([]int64, len(stored))
 	for i, s := range stored {
 		next[i] = int64(s.ID)
@@ -183,30 +188,31 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 	return nil
 }
 
-// willing leaves out the drafts whose address has opted out or is dead.
-func willing(ctx context.Context, tx pgx.Tx, from []rowKey, drafts []Draft) ([]rowKey, []Draft, error) {
+// lostSpare is the spare of a message that did not get through.
+type lostSpare struct {
+	from    rowKey
+	channel subscription.Channel // by which it did not
+	draft   Draft
+}
+
+// willing leaves out what goes to an address that has opted out or is dead.
+func willing(ctx context.Context, tx pgx.Tx, spares []lostSpare) ([]lostSpare, error) {
 	addresses := map[subscription.Channel][]string{}
-	for _, d := range drafts {
-		addresses[d.Channel] = append(addresses[d.Channel], d.Address)
+	for _, s := range spares {
+		addresses[s.draft.Channel] = append(addresses[s.draft.Channel], s.draft.Address)
 	}
 	health := map[subscription.Channel]map[string]Health{}
 	for channel, list := range addresses {
 		found, err := HealthOf(ctx, tx, channel, list)
 		if err != nil {
-			return nil, nil, err
+			return nil, err
 		}
 		health[channel] = found
 	}
-	var (
-		keys []rowKey
-		kept []Draft
-	)
-	for i, d := range drafts {
-		if h := health[d.Channel][d.Address]; !h.OptedOut && !h.Suppressed && !h.Doubted {
-			keys, kept = append(keys, from[i]), append(kept, d)
-		}
-	}
-	return keys, kept, nil
+	return slices.DeleteFunc(spares, func(s lostSpare) bool {
+		h := health[s.draft.Channel][s.draft.Address]
+		return h.OptedOut || h.Suppressed || h.Doubted
+	}), nil
 }
 
 func split(keys []rowKey) ([]int64, []time.Time) {

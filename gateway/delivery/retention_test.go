@@ -87,7 +87,7 @@ func TestTextsAreDestroyedInTimeAndTheProofOfDeliveryStays(t *testing.T) {
 		submitted_at, done_at) VALUES ($1, $2, 1, 1, 1, 'box1', 'a1', 'a1', 0, 'delivered', $2, $2)`, old[0].ID, old[0].At)
 	b.exec(`INSERT INTO delivery.receipt (received_at, operator, message_id, address, state, error, raw)
 		VALUES ($1, 'box1', 'a1', '79000000001', 'delivered', '', 'id:a1 stat:DELIVRD text:Вход 08:15 Маша')`, old[0].At)
-	b.exec(`INSERT INTO delivery.quota (day, channel, address, sent) VALUES ($1, 'sms', '79000000001', 1), ($2, 'sms', '79000000001', 2)`,
+	b.exec(`INSERT INTO delivery.quota (day, channel, address, sent) VALUES ($1, 'sms', '79000000099', 1), ($2, 'sms', '79000000099', 2)`,
 		ago(30), now)
 	before := b.trails(old)
 
@@ -102,7 +102,7 @@ func TestTextsAreDestroyedInTimeAndTheProofOfDeliveryStays(t *testing.T) {
 		{"letters", `SELECT count(*)::text FROM delivery.letter`, "0"},
 		{"spares", `SELECT count(*)::text FROM delivery.spare WHERE body <> '' OR subject <> '' OR text_body <> '' OR html_body <> ''`, "0"},
 		{"receipts", `SELECT raw || address || state || message_id FROM delivery.receipt`, "delivereda1"},
-		{"counts", `SELECT sum(sent)::text FROM delivery.quota`, "2"},
+		{"counts", `SELECT sum(sent)::text FROM delivery.quota WHERE address = '79000000099'`, "2"},
 	} {
 		if got := b.text(left.sql); got != left.want {
 			t.Errorf("%s that are left: %q, want %q", left.what, got, left.want)

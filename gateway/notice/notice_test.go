@@ -90,10 +90,12 @@ func setup(t testing.TB) *bench {
 	if b.jobs, err = river.NewClient(riverpgxv5.New(b.pool), &river.Config{Schema: pg.RiverSchema}); err != nil {
 		t.Fatal(err)
 	}
+	desk := delivery.NewDesk(b.jobs, func(phone.Number) []string { return b.routes })
+	desk.SMSPerDay = 3
 	b.teller = NewTeller(Config{
-		Pool: b.pool, River: b.jobs, Desk: delivery.NewDesk(b.jobs, func(phone.Number) []string { return b.routes }),
+		Pool: b.pool, River: b.jobs, Desk: desk,
 		Log: slog.New(slog.DiscardHandler), Metrics: NewMetrics(prometheus.NewPedanticRegistry()),
-		Now: func() time.Time { return b.now }, SMSPerDay: 3, Texts: func() *templates.Texts { return b.texts },
+		Now: func() time.Time { return b.now }, Texts: func() *templates.Texts { return b.texts },
 		Links: func(address string) templates.Links {
 			return templates.Links{Settings: "https://example.org/settings", Unsubscribe: "https://example.org/u/" + address}
 		},

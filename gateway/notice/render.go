@@ -23,7 +23,7 @@ func (t *Teller) render(messages []*message) []delivery.Draft {
 		draft := delivery.Draft{
 			Event: c.news.event, Representative: c.listener.Representative, Organisation: c.news.org,
 			Topic: string(c.news.topic), Channel: c.channel, Address: c.address, Priority: c.news.priority,
-			Again: c.news.again, Expires: c.notAfter, NotBefore: c.notUntil,
+			Again: c.news.again, Expires: c.notAfter, NotBefore: c.notUntil, Placed: true, // limit has given it its place
 		}
 		if m.wait.After(draft.NotBefore) {
 			draft.NotBefore = m.wait

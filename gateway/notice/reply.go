@@ -201,13 +201,12 @@ func (r *Replier) answer(ctx context.Context, tx pgx.Tx, mo carrier.MO, now time
 }
 
 // within makes an answer, or none when the phone has had its number of them for
-// the day.
+// the day, which is that of its children's organisation.
 func (r *Replier) within(
 	ctx context.Context, tx pgx.Tx, to phone.Number, text string, perDay int, now time.Time,
 ) (*delivery.Draft, error) {
-	day := time.Date(now.Year(), now.Month(), now.Day(), 0, 0, 0, 0, time.UTC)
-	spent, err := delivery.Spend(ctx, tx, replies, []delivery.Use{{Day: day, Address: string(to), Count: 1}})
-	if err != nil || spent[0] > perDay {
+	places, err := delivery.Places(ctx, tx, replies, perDay, []delivery.Use{{Address: string(to), Topic: replyTopic, Leaves: now}})
+	if err != nil || places[0].Held {
 		return nil, err
 	}
 	return reply(to, text, now), nil
@@ -254,6 +253,9 @@ func balance(
 // replies is the channel under which answers are counted apart from messages.
 const replies subscription.Channel = "reply"
 
+// replyTopic is the topic of answers as deliveries know it.
+const replyTopic = "reply"
+
 // Send answers a phone by SMS outside any fact: a dialogue whose screen was not
 // shown.
 func (r *Replier) Send(ctx context.Context, to phone.Number, text string) error {
@@ -266,7 +268,7 @@ func (r *Replier) Send(ctx context.Context, to phone.Number, text string) error 
 
 func reply(to phone.Number, text string, now time.Time) *delivery.Draft {
 	return &delivery.Draft{
-		Topic: "reply", Channel: subscription.SMS, Address: string(to), Priority: carrier.Urgent, Again: delivery.Never,
+		Topic: replyTopic, Channel: subscription.SMS, Address: string(to), Priority: carrier.Urgent, Again: delivery.Never,
 		Expires: now.Add(replyLife), Body: text,
 	}
 }

@@ -111,6 +111,32 @@ func TestAnyOtherTextIsAnsweredWithTheBalanceTenTimesADay(t *testing.T) {
 	}
 }
 
+// notices.md, Replies: the ten answers a day are of the phone's day, in the zone of
+// its children's organisation.
+func TestTheDayOfAnswersIsThatOfTheChildrensOrganisation(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.now = time.Date(2026, 11, 23, 20, 59, 0, 0, time.UTC) // the last minute of Moscow's day
+	for range 11 {
+		b.says("79000000001", "Баланс")
+	}
+	b.says("79000000099", "Баланс", "Баланс") // a stranger has one, of the same day
+	if n := len(b.sent()); n != 11 {
+		t.Errorf("%d answers, want ten and one", n)
+	}
+	b.now = b.now.Add(time.Minute)
+	b.says("79000000001", "Баланс")
+	b.says("79000000099", "Баланс")
+	if n := len(b.sent()); n != 13 {
+		t.Errorf("%d answers after midnight, want 13", n)
+	}
+	b.now = time.Date(2026, 11, 24, 0, 0, 0, 0, time.UTC) // no new day in Moscow
+	b.says("79000000099", "Баланс")
+	if n := len(b.sent()); n != 13 {
+		t.Errorf("%d answers after midnight of UTC, want 13", n)
+	}
+}
+
 func TestAnAnswerTellsWhatTheConsentCovers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

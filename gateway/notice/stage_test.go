@@ -50,8 +50,8 @@ var prepare = map[Reason]struct {
 	OptedOut:    {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, opted_out_at) VALUES ('sms', '79000000001', now())`},
 	Unreachable: {"petya", "79000000001", `INSERT INTO delivery.address (channel, address, suppressed_at) VALUES ('sms', '79000000001', now())`},
 	Unconfirmed: {"petya", "79000000001", `UPDATE access.representative SET doubt = 'sim', doubted_at = now() WHERE phone = '79000000001'`},
-	Capped: {"petya", "79000000001", `INSERT INTO delivery.quota (day, channel, address, sent)
-		VALUES ('2026-11-23', 'sms', '79000000001', 30)`},
+	Capped: {"petya", "79000000001", `INSERT INTO delivery.quota (day, channel, address, sent, held)
+		VALUES ('2026-11-23', 'sms', '79000000001', 30, 1)`},
 }
 
 func TestEachReasonIsLeftByItsStage(t *testing.T) {

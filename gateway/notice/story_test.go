@@ -5,15 +5,20 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"zvonok/access/door"
+	"zvonok/gateway/delivery"
+	"zvonok/gateway/email"
 	"zvonok/ledger"
 	"zvonok/templates"
 )
@@ -138,6 +143,70 @@ func TestExplainShowsTheCapItsNoticeAndTheDigestThatTellsTheRest(t *testing.T) {
 	b.now = evening
 	b.digests()
 	b.explained("cap-over-in-the-evening", jobs[2].EventIDs[0], jobs[2].From)
+}
+
+// notices.md, caps: news that its channel did not bring takes a place of the phone's
+// day as the next channel's SMS; over the cap it is in the digest, the phone is told
+// so once, and explain says so.
+func TestWhatFallsBackToAPhoneThatHasHadItsNumberIsInTheDigest(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`DELETE FROM subscription.subscription`)
+	b.wantsNow("79000000001", "petya", "email")
+	b.order("79000000001", "email", "sms")
+	mailer := delivery.NewMailer(delivery.MailerConfig{
+		Pool: b.pool, Desk: b.teller.desk, Domain: "example.org", Process: "test", Unsubscribe: func(string) string { return "" },
+		Log: slog.New(slog.DiscardHandler), Metrics: delivery.NewMetrics(prometheus.NewPedanticRegistry(), []string{"mail"}),
+		Now: func() time.Time { return b.now },
+	})
+	var jobs []door.Passed
+	for i := range 5 {
+		b.now = morning.Add(time.Duration(i) * 2 * time.Minute)
+		jobs = append(jobs, b.pass("b1", b.now, "petya"))
+		b.tell(jobs[i])
+		b.exec(`UPDATE delivery.delivery SET state = 'sent' WHERE channel = 'email' AND state = 'queued'`)
+		var letter int64
+		if err := b.pool.QueryRow(t.Context(), `SELECT max(id) FROM delivery.delivery WHERE channel = 'email'`).Scan(&letter); err != nil {
+			t.Fatal(err)
+		}
+		if err := mailer.Bounced(t.Context(), email.Bounce{ID: letter, Class: email.Refused}); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // a repeated job does nothing
+			b.capped()
+		}
+	}
+	expect(t, "the phone's SMS", b.sentTo("79000000001"),
+		"sms 79000000001 Вход 08:15 Петя П. Баланс 0,00 р", "sms 79000000001 Вход 08:17 Петя П. Баланс 0,00 р",
+		"sms 79000000001 Вход 08:19 Петя П. Баланс 0,00 р",
+		"sms 79000000001 Лимит SMS на сегодня исчерпан. Остальное придёт в вечерней сводке")
+	expect(t, "verdicts", b.verdicts(), slices.Concat(slices.Repeat([]string{"petya 79000000001 email told"}, 3),
+		slices.Repeat([]string{"petya 79000000001 email capped"}, 2))...)
+	b.explained("cap-of-the-next-channel", jobs[4].EventIDs[0], jobs[4].From)
+	b.now = evening
+	b.digests()
+	// To whoever wants no digest it comes by what reaches them: by letter.
+	if sent := b.sent(); len(sent) != 10 || !strings.HasPrefix(sent[9], "email mother@example.org ") {
+		t.Errorf("messages with the digest:\n%s", strings.Join(sent, "\n"))
+	}
+}
+
+// capped works on the jobs of what is over the cap.
+func (b *bench) capped() {
+	b.t.Helper()
+	rows, err := b.pool.Query(b.t.Context(), `SELECT args FROM river.river_job WHERE kind = 'capped'`)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	jobs, err := pgx.CollectRows(rows, pgx.RowTo[delivery.Capped])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, job := range jobs {
+		if err := b.teller.keepForDigest(b.t.Context(), job.Messages); err != nil {
+			b.t.Fatal(err)
+		}
+	}
 }
 
 func TestExplainShowsTheDigestThatTellsTheNews(t *testing.T) {

@@ -54,7 +54,7 @@ func BenchmarkTell(b *testing.B) {
 		children[i] = fmt.Sprintf("n%d", id)
 		w.people[children[i]] = id
 	}
-	w.teller.perDay = 1 << 30
+	w.teller.desk.SMSPerDay = 1 << 30
 	at := morning
 	b.ReportAllocs()
 	for b.Loop() {

@@ -118,7 +118,6 @@ type Teller struct {
 	log     *slog.Logger
 	metrics *Metrics
 	now     func() time.Time
-	perDay  int
 	texts   func() *templates.Texts
 	links   func(address string) templates.Links
 	zones   zones
@@ -131,13 +130,12 @@ type Teller struct {
 
 // Config is what a Teller needs.
 type Config struct {
-	Pool      *pgxpool.Pool
-	River     *river.Client[pgx.Tx] // inserts what is held back; it works on nothing
-	Desk      *delivery.Desk
-	Log       *slog.Logger
-	Metrics   *Metrics
-	Now       func() time.Time
-	SMSPerDay int // cap of messages to a phone a day
+	Pool    *pgxpool.Pool
+	River   *river.Client[pgx.Tx] // inserts what is held back; it works on nothing
+	Desk    *delivery.Desk
+	Log     *slog.Logger
+	Metrics *Metrics
+	Now     func() time.Time
 	// Texts are the texts of the moment, which a deployment may replace while the gateway runs; nil: the built-in ones.
 	Texts func() *templates.Texts
 	// Links lead from a letter to an address to our pages; nil: letters have no links.
@@ -147,7 +145,7 @@ type Config struct {
 // NewTeller returns a Teller.
 func NewTeller(c Config) *Teller {
 	t := &Teller{
-		pool: c.Pool, river: c.River, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now, perDay: c.SMSPerDay, texts: c.Texts,
+		pool: c.Pool, river: c.River, desk: c.Desk, log: c.Log, metrics: c.Metrics, now: c.Now, texts: c.Texts,
 		links: c.Links,
 	}
 	if t.texts == nil {
@@ -173,6 +171,7 @@ func (t *Teller) Register(workers *river.Workers) {
 	river.AddWorker(workers, &missedWorker{teller: t})
 	river.AddWorker(workers, &stoppedWorker{teller: t})
 	river.AddWorker(workers, &decidedWorker{teller: t})
+	river.AddWorker(workers, &cappedWorker{teller: t})
 }
 
 // Close waits until what is being told is told.

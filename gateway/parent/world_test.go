@@ -188,8 +188,9 @@ func worldOn(t *testing.T, url string) *world {
 	w.jobs, err = river.NewClient(riverpgxv5.New(pool), &river.Config{Schema: pg.RiverSchema})
 	w.must(err)
 	w.desk = delivery.NewDesk(w.jobs, func(phone.Number) []string { return []string{"box"} })
+	w.desk.SMSPerDay = 30
 	w.teller = notice.NewTeller(notice.Config{
-		Pool: pool, River: w.jobs, Desk: w.desk, Log: slog.New(slog.DiscardHandler), Now: w.now, SMSPerDay: 30,
+		Pool: pool, River: w.jobs, Desk: w.desk, Log: slog.New(slog.DiscardHandler), Now: w.now,
 		Metrics: notice.NewMetrics(prometheus.NewPedanticRegistry()),
 	})
 	t.Cleanup(w.teller.Close)

@@ -270,7 +270,10 @@ CREATE TABLE delivery.quota (
 	day     date     NOT NULL,
 	channel text     NOT NULL,
 	address text     NOT NULL,
+	-- How many have their place; how many of those whatever the cap says; and how many found none.
 	sent    integer  NOT NULL,
+	forced  integer  NOT NULL DEFAULT 0,
+	held    integer  NOT NULL DEFAULT 0,
 	PRIMARY KEY (day, channel, address)
 ) WITH (fillfactor = 70);
 
