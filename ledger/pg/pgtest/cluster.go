@@ -26,20 +26,23 @@ type Cluster struct {
 	durable  bool
 	server   server
 	child    *postmaster.Child
+	// environment is what the server's has beside ours.
+	environment []string
 }
 
 // NewCluster starts a private cluster with one migrated database. It ends, and
 // its files go, when the test ends.
 func NewCluster(t testing.TB) *Cluster {
 	t.Helper()
-	cluster, err := newCluster(t)
+	cluster, err := newCluster(t, func(*Cluster) error { return nil })
 	if err != nil {
 		t.Fatalf("pgtest: %v", err)
 	}
 	return cluster
 }
 
-func newCluster(t testing.TB) (*Cluster, error) {
+// newCluster starts a cluster when prepare has made it what it is to be.
+func newCluster(t testing.TB, prepare func(*Cluster) error) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
 	programs, err := postmaster.Find(ctx, 0)
@@ -66,6 +69,9 @@ func newCluster(t testing.TB) (*Cluster, error) {
 		return nil, err
 	}
 	cluster := &Cluster{programs: programs, account: account, dir: dir, durable: true, server: server{socketDir: dir}}
+	if err := prepare(cluster); err != nil {
+		return nil, err
+	}
 	t.Cleanup(cluster.end)
 	return cluster, cluster.start(ctx)
 }
@@ -117,7 +123,27 @@ func (c *Cluster) Kill9(t testing.TB) {
 	}
 }
 
-// Restart starts PostgreSQL again after Stop or Kill9 and returns when it
+// AwaitEnd returns when PostgreSQL has ended, by itself or because it was killed.
+func (c *Cluster) AwaitEnd(t testing.TB) {
+	t.Helper()
+	select {
+	case <-c.child.Exited():
+	case <-time.After(startTimeout):
+		t.Fatal("pgtest: PostgreSQL did not end")
+	}
+}
+
+// Log returns what PostgreSQL has logged.
+func (c *Cluster) Log(t testing.TB) string {
+	t.Helper()
+	log, err := os.ReadFile(filepath.Join(c.dir, "log"))
+	if err != nil {
+		t.Fatalf("pgtest: read what PostgreSQL has logged: %v", err)
+	}
+	return string(log)
+}
+
+// Restart starts PostgreSQL again after it has ended and returns when it
 // answers, recovered.
 func (c *Cluster) Restart(t testing.TB) {
 	t.Helper()
@@ -141,7 +167,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(c.programs.Postgres(), arguments(filepath.Join(c.dir, "data"), c.dir, c.durable)...)
 	cmd.Dir = "/"
-	cmd.Env = postmaster.Environment()
+	cmd.Env = append(postmaster.Environment(), c.environment...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = c.account.Attributes()
 	child, err := postmaster.StartChild(cmd, syscall.SIGQUIT)

@@ -142,6 +142,7 @@ func arguments(dataDir, socketDir string, durable bool) []string {
 		"shared_buffers":          "64MB",
 		"jit":                     "off",
 		"wal_level":               "minimal",
+		"wal_sync_method":         "fdatasync", // which a disk that fails knows
 		"max_wal_senders":         "0",
 		"max_wal_size":            "1GB",
 		"checkpoint_timeout":      "1h",
