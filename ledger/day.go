@@ -145,6 +145,58 @@ func ReopenDay(ctx context.Context, tx pgx.Tx, day time.Time, actor, reason stri
 	return nil
 }
 
+// Closing is something that was done to an accounting day.
+type Closing struct {
+	At time.Time
+	// Day is the date, at midnight UTC.
+	Day time.Time
+	// Action is closed, sealed or reopened; a reopening makes one of each day that it opens.
+	Action string
+	// Actor is who did it: a person's name with the system's account, or the gateway.
+	Actor string
+	// Reason is why, of a reopening.
+	Reason string
+	// Seal is the seal that was made or, of a reopening, that is void from then on;
+	// nil of a closing, and of a day that was reopened before it was sealed.
+	Seal []byte
+}
+
+// MarshalJSON writes the day as a date and the seal in hexadecimal digits.
+func (c Closing) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		At     time.Time `json:"at"`
+		Day    string    `json:"day"`
+		Action string    `json:"action"`
+		Actor  string    `json:"by"`
+		Reason string    `json:"reason,omitempty"`
+		Seal   string    `json:"seal,omitempty"`
+	}{c.At, c.Day.Format(time.DateOnly), c.Action, c.Actor, c.Reason, hex.EncodeToString(c.Seal)})
+}
+
+// Closings returns what was done to accounting days, or to one day unless it is
+// zero: at most limit of it, the newest first. Nothing of it is ever removed.
+func Closings(ctx context.Context, q pg.Querier, day time.Time, limit int) ([]Closing, error) {
+	var of *time.Time
+	if !day.IsZero() {
+		date := dateOf(day)
+		of = &date
+	}
+	rows, err := q.Query(ctx, `
+		SELECT at, day, action, actor, reason, seal
+		  FROM ledger.day_log
+		 WHERE $1::date IS NULL OR day = $1
+		 ORDER BY id DESC
+		 LIMIT $2`, of, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read what was done to days: %w", err)
+	}
+	closings, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Closing])
+	if err != nil {
+		return nil, fmt.Errorf("read what was done to days: %w", err)
+	}
+	return closings, nil
+}
+
 // Turnover is what an account moved on a closed day.
 type Turnover struct {
 	Account AccountID

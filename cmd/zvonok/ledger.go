@@ -31,6 +31,7 @@ type ledgerCommands struct {
 	Refund    ledgerRefundCommands   `cmd:"" help:"Give money back to who paid it; it takes two persons."`
 	Close     ledgerCloseCommand     `cmd:"" help:"Close and seal accounting days; the gateway does it each night."`
 	Reopen    ledgerReopenCommand    `cmd:"" help:"Open a closed day and all later ones; their seals are void."`
+	Closings  ledgerClosingsCommand  `cmd:"" help:"What was done to accounting days, the newest first: closed, sealed, opened again, by whom and why, with the seals."`
 	Statement ledgerStatementCommand `cmd:"" help:"What came into an account and left it, the newest first."`
 	Move      ledgerMoveCommand      `cmd:"" help:"Move a child with its account and money to another school; see the README for the steps."`
 }
@@ -405,6 +406,41 @@ func (l *ledgerReopenCommand) Run(ctx context.Context, c *console) error {
 			return err
 		}
 		return l.print(c, map[string]any{"first_open": l.Day}, "%s and all later days are open again; the gateway closes them at night", l.Day)
+	})
+}
+
+type ledgerClosingsCommand struct {
+	Day   string `help:"Only what was done to this day, as in 2026-11-22."`
+	Limit int    `default:"50" help:"How many lines."`
+	JSON  bool   `name:"json" help:"Print JSON."`
+}
+
+func (l *ledgerClosingsCommand) Run(ctx context.Context, c *console) error {
+	if l.Limit < 1 || l.Limit > 100_000 {
+		return usageError{errors.New("--limit: must be 1 to 100000")}
+	}
+	var day time.Time
+	if l.Day != "" {
+		var err error
+		if day, err = parseDay("--day", l.Day); err != nil {
+			return err
+		}
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		closings, err := ledger.Closings(ctx, d.pool, day, l.Limit)
+		if err != nil {
+			return err
+		}
+		if l.JSON {
+			return printJSON(c.out, closings)
+		}
+		rows := make([][]any, 0, len(closings))
+		for _, done := range closings {
+			rows = append(rows, []any{
+				done.At.Local().Format(moment), done.Day.Format(time.DateOnly), done.Action, done.Actor, hex.EncodeToString(done.Seal), done.Reason,
+			})
+		}
+		return table(c.out, []any{"AT", "DAY", "WAS", "BY", "SEAL", "REASON"}, rows)
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -205,6 +206,31 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 		t.Errorf("closing says\n%s", out)
 	}
 	o.does("ledger", "reopen", day, "--by", "olga", "--reason", "a test")
+
+	// What was done to days is on record, with the seal that is void now.
+	var done []struct{ Day, Action, By, Reason, Seal string }
+	if err := json.Unmarshal([]byte(o.does("ledger", "closings", "--day", day, "--json")), &done); err != nil {
+		t.Fatal(err)
+	}
+	var actions []string
+	for _, d := range done {
+		actions = append(actions, d.Action)
+		if d.Day != day || !strings.HasPrefix(d.By, "olga (os:") {
+			t.Errorf("on record is %+v", d)
+		}
+	}
+	if want := []string{"reopened", "sealed", "closed"}; !slices.Equal(actions, want) {
+		t.Fatalf("on record are %v, want %v", actions, want)
+	}
+	if done[0].Reason != "a test" || len(done[0].Seal) != 64 || done[0].Seal != done[1].Seal || done[2].Seal != "" {
+		t.Errorf("on record are %+v", done)
+	}
+	if out := o.does("ledger", "closings", "--limit", "1"); strings.Count(out, "\n") != 2 || !strings.Contains(out, done[0].Seal+"  a test") {
+		t.Errorf("the last that was done is\n%s", out)
+	}
+	if out := o.does("ledger", "closings", "--day", "2020-01-01", "--json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("of a day that was never closed there is %s", out)
+	}
 
 	// The child changes school: the account and its money go along.
 	if out := o.does("ledger", "move", person, "--to", other, "--group", "1A", "--by", "olga"); !strings.Contains(out, account+" went along with 390.00") {
