@@ -163,6 +163,7 @@ func run(o options) error {
 	if err != nil {
 		return err
 	}
+	fresh := false
 	marker := filepath.Join(o.Dir, fmt.Sprintf("city-%d-%d", o.People, o.Schools))
 	if _, err := os.Stat(marker); errors.Is(err, os.ErrNotExist) {
 		begun := time.Now()
@@ -175,6 +176,7 @@ func run(o options) error {
 		if err := os.WriteFile(marker, nil, 0o644); err != nil {
 			return err
 		}
+		fresh = true
 	}
 	if err := gateway.start(); err != nil {
 		return err
@@ -189,6 +191,12 @@ func run(o options) error {
 			if err := os.WriteFile(past, nil, 0o644); err != nil {
 				return err
 			}
+			fresh = true
+		}
+	}
+	if fresh {
+		if err := settle(ctx, gateway.ready.Database); err != nil {
+			return err
 		}
 	}
 	if o.USSD > 0 {
