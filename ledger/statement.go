@@ -91,6 +91,24 @@ func Statement(ctx context.Context, q pg.Querier, wallet AccountID, before int32
 		 ORDER BY m.ver DESC`, wallet, before, limit)
 }
 
+// FreshStatement is Statement where what is read may be older than a balance
+// that is known: a page that lacks a movement which the balance counts is
+// pg.ErrBehind, beside what was read.
+func FreshStatement(ctx context.Context, q pg.Querier, wallet Balance, before int32, limit int) ([]Movement, error) {
+	movements, err := Statement(ctx, q, wallet.Account, before, limit)
+	if err != nil {
+		return nil, err
+	}
+	newest := wallet.Moves
+	if before > 0 {
+		newest = min(newest, before-1)
+	}
+	if newest > 0 && (len(movements) == 0 || movements[0].Number < newest) {
+		return movements, fmt.Errorf("read movements: %w", pg.ErrBehind)
+	}
+	return movements, nil
+}
+
 // BalanceAt returns what was in a wallet at a moment, by the order of booking.
 func BalanceAt(ctx context.Context, q pg.Querier, wallet AccountID, at time.Time) (money.Amount, error) {
 	var balance money.Amount

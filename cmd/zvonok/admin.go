@@ -76,6 +76,9 @@ func (a *App) adminHandler(client *river.Client[pgx.Tx]) (http.Handler, error) {
 			return
 		}
 		fmt.Fprintln(w, "ok")
+		if a.reader.Replica() != nil { // we work without it
+			fmt.Fprintln(w, a.reader)
+		}
 	})
 	mux.HandleFunc("GET /operators", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)

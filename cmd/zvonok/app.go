@@ -65,6 +65,7 @@ type App struct {
 	registry *prometheus.Registry
 	url      string
 	pool     *pgxpool.Pool
+	reader   *pg.Reader
 	jobs     *river.Client[pgx.Tx]
 	exchange *carrier.Exchange
 	ready    *readiness
@@ -124,7 +125,21 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	a.stops.add("queue pool", func(context.Context) error { queuePool.Close(); return nil })
-	pg.NewMetrics(a.registry, map[string]*pgxpool.Pool{"main": pool, "queue": queuePool})
+	a.reader, err = pg.OpenReader(ctx, pg.ReaderConfig{
+		Primary: pool, MaxLag: config.Database.replicaMaxLag(), Log: log.With("part", "replica"), Metrics: a.registry,
+		Replica: pg.Config{
+			URL: config.Database.ReplicaURL, MaxConns: int32(config.Database.MaxConns), AppName: name + " reads", Role: pg.AppRole,
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("database.replica_url: %w", err)
+	}
+	a.stops.add("replica", func(context.Context) error { a.reader.Close(); return nil })
+	pools := map[string]*pgxpool.Pool{"main": pool, "queue": queuePool}
+	if replica := a.reader.Replica(); replica != nil {
+		pools["replica"] = replica
+	}
+	pg.NewMetrics(a.registry, pools)
 	if _, err := pg.EnsureMonths(ctx, pool, now()); err != nil {
 		return nil, err
 	}
@@ -264,7 +279,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 		return nil, err
 	}
 	tree, err := menu.New(menu.Config{
-		Pool: pool, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
+		Pool: pool, Read: a.reader, Send: replies.Send, Code: config.USSD.Code, Texts: texts.Texts, Now: now,
 		Log: log.With("part", "ussd"), Metrics: menu.NewMetrics(a.registry),
 		Silence: config.USSD.silence(), Remember: config.USSD.remember(), Journal: filepath.Join(dir, "ussd-views.journal"),
 	})
@@ -328,7 +343,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 	})
 	a.stops.add("intake", func(context.Context) error { intake.Close(); return nil }) // after its listener
 	parents, err := parent.New(parent.Config{
-		Pool: pool, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Intake: intake, Texts: texts.Texts,
+		Pool: pool, Read: a.reader, River: a.jobs, Desk: desk, Book: book, Canteen: canteen, Push: browsers, Intake: intake, Texts: texts.Texts,
 		Silence:   config.USSD.silence(),
 		PublicURL: config.HTTP.PublicURL, Proxies: proxies, Log: log.With("part", "parents"), Metrics: parent.NewMetrics(a.registry), Now: now,
 	})
@@ -388,6 +403,7 @@ func StartApp(ctx context.Context, config Config, log *slog.Logger) (_ *App, err
 			}
 		})
 	}
+	background("replica's lag", a.reader.Run)
 	rescue := &rescuer{pool: pool, river: a.jobs, log: log, name: name, now: now}
 	background("rescuer", rescue.run)
 	background("routes", memory.Run)

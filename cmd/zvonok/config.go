@@ -86,12 +86,43 @@ func (c *Config) sigurSites() ([]reader.SigurSite, error) {
 
 // DatabaseConfig says where PostgreSQL is.
 type DatabaseConfig struct {
-	URL        string `toml:"url"` // empty: the private PostgreSQL in data_dir
-	URLFile    string `toml:"url_file"`
-	ReplicaURL string `toml:"replica_url"` // for USSD and portal reads; empty: the primary
+	URL     string `toml:"url"` // empty: the private PostgreSQL in data_dir
+	URLFile string `toml:"url_file"`
+	// ReplicaURL is a streaming replica, from which USSD and the parents' pages read; empty: all is read from the primary.
+	ReplicaURL     string `toml:"replica_url"`
+	ReplicaURLFile string `toml:"replica_url_file"`
+	// ReplicaMaxLag is how far the replica may be behind; with more, the primary is read.
+	ReplicaMaxLag string `toml:"replica_max_lag"`
 	// Connections of the device interface and everything else, and of the job queue.
+	// The replica's may be as many as the first.
 	MaxConns      int `toml:"max_conns"`
 	QueueMaxConns int `toml:"queue_max_conns"`
+}
+
+// Bounds of database.replica_max_lag. The lag is looked at four times a second,
+// so that less than the lower bound would leave a sound replica for nothing.
+const (
+	minReplicaLag = time.Second
+	maxReplicaLag = 5 * time.Minute
+)
+
+// replicaMaxLag is a setting that validate has looked at.
+func (d DatabaseConfig) replicaMaxLag() time.Duration {
+	lag, _ := time.ParseDuration(d.ReplicaMaxLag)
+	return lag
+}
+
+func (d DatabaseConfig) validate() error {
+	if d.MaxConns < 4 || d.QueueMaxConns < 4 {
+		return errors.New("database.max_conns and database.queue_max_conns: at least 4 each")
+	}
+	if lag, err := time.ParseDuration(d.ReplicaMaxLag); err != nil || lag < minReplicaLag || lag > maxReplicaLag {
+		return fmt.Errorf("database.replica_max_lag: %q is not a time from 1s to 5m, such as 3s", d.ReplicaMaxLag)
+	}
+	if d.ReplicaURL != "" && d.ReplicaURL == d.URL {
+		return errors.New("database.replica_url: is the primary's address, database.url; leave it out when there is no replica")
+	}
+	return nil
 }
 
 // HTTPConfig is the public listener.
@@ -279,7 +310,7 @@ const (
 func defaultConfig() Config {
 	return Config{
 		DataDir:  "var",
-		Database: DatabaseConfig{MaxConns: 20, QueueMaxConns: 16},
+		Database: DatabaseConfig{MaxConns: 20, QueueMaxConns: 16, ReplicaMaxLag: "3s"},
 		HTTP:     HTTPConfig{Listen: "127.0.0.1:8080"},
 		Admin:    ListenConfig{Listen: "127.0.0.1:9090"},
 		SMPP:     SMPPConfig{Listen: "127.0.0.1:2775"},
@@ -479,6 +510,7 @@ func (c *Config) readSecrets() error {
 	}
 	secrets := []secret{
 		{"database.url_file", c.Database.URLFile, &c.Database.URL},
+		{"database.replica_url_file", c.Database.ReplicaURLFile, &c.Database.ReplicaURL},
 		{"mail.password_file", c.Mail.PasswordFile, &c.Mail.Password},
 	}
 	for i := range c.USSD.HTTP {
@@ -585,8 +617,8 @@ func (c *Config) validate() error {
 	if c.Notice.SMSPerDay < 1 {
 		return fmt.Errorf("notice.sms_per_day: %d is not a positive number", c.Notice.SMSPerDay)
 	}
-	if c.Database.MaxConns < 4 || c.Database.QueueMaxConns < 4 {
-		return errors.New("database.max_conns and database.queue_max_conns: at least 4 each")
+	if err := c.Database.validate(); err != nil {
+		return err
 	}
 	if _, err := c.sigurSites(); err != nil {
 		return err

@@ -23,6 +23,11 @@ func TestAWrongSettingIsNamedWithTheFileTheKeyAndWhatIsAllowed(t *testing.T) {
 	}{
 		{"a cut-off that is no time", "[meals]\ncut_off = \"3 days\"\n", nil, []string{"zvonok.toml", "meals.cut_off", "72h"}},
 		{"a cap below nothing", "[meals]\noffline_cap = \"-1.00\"\n", nil, []string{"zvonok.toml", "meals.offline_cap", "500.00"}},
+		{"a lag that nobody can keep", "[database]\nreplica_max_lag = \"10ms\"\n", nil, []string{"zvonok.toml", "database.replica_max_lag", "from 1s to 5m"}},
+		{
+			"a replica that is the primary", "[database]\nurl = \"postgres://a/b\"\nreplica_url = \"postgres://a/b\"\n", nil,
+			[]string{"zvonok.toml", "database.replica_url", "database.url"},
+		},
 		{"an unknown key", "[http]\nlisen = \"x\"\n", nil, []string{"zvonok.toml", "http.lisen", "line 2"}},
 		{"a value of the wrong type", "[ussd]\ncode = 5\n", nil, []string{"zvonok.toml", "line 2"}},
 		{"broken TOML", "[http\n", nil, []string{"zvonok.toml", "line 1"}},

@@ -11,6 +11,7 @@ import (
 	"zvonok/access/door"
 	"zvonok/ledger"
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 )
 
 // Limits of periods.
@@ -174,8 +175,11 @@ func (s routes) describe(ctx context.Context, v visitor, children []access.Child
 	if err != nil {
 		return nil, err
 	}
-	visits, err := door.LastVisits(ctx, s.pool, ids, v.now)
-	if err != nil {
+	var visits map[ledger.PersonID]door.Visit
+	if err := s.read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		visits, err = door.LastVisits(ctx, q, ids, v.now)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	for i, c := range children {
@@ -274,11 +278,18 @@ func (s routes) visits(ctx context.Context, v visitor, in *struct {
 	if err := s.look(ctx, v, "visits", child.ID); err != nil {
 		return VisitsView{}, err
 	}
-	attendance, err := door.ReadAttendance(ctx, s.pool, child.Organisation, "", child.ID, from, to, v.now)
-	if err != nil {
+	var attendance door.Attendance
+	var history []door.Pass
+	if err := s.read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		if attendance, err = door.ReadAttendance(ctx, q, child.Organisation, "", child.ID, from, to, v.now); err != nil {
+			return err
+		}
+		history, err = door.History(ctx, q, child.ID, midnight(from, school), midnight(to.AddDate(0, 0, 1), school))
+		return err
+	}); err != nil {
 		return VisitsView{}, err
 	}
-	passes, err := s.passes(ctx, child, school, from, to)
+	passes, err := s.passes(ctx, child, school, history)
 	if err != nil {
 		return VisitsView{}, err
 	}
@@ -298,21 +309,20 @@ func (s routes) visits(ctx context.Context, v visitor, in *struct {
 	return view, nil
 }
 
-// passes reads a child's passages, by day. What belongs to the same passage as
-// the one before it is left out (D8).
-func (s routes) passes(ctx context.Context, child access.Child, school ledger.Organisation, from, to time.Time) (
+// midnight is when a day begins at a school.
+func midnight(day time.Time, school ledger.Organisation) time.Time {
+	return time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, school.Location)
+}
+
+// passes describes a child's passages, by day. What belongs to the same passage
+// as the one before it is left out (D8).
+func (s routes) passes(ctx context.Context, child access.Child, school ledger.Organisation, history []door.Pass) (
 	map[date][]PassView, error,
 ) {
-	midnight := func(day time.Time) time.Time {
-		return time.Date(day.Year(), day.Month(), day.Day(), 0, 0, 0, 0, school.Location)
-	}
-	history, err := door.History(ctx, s.pool, child.ID, midnight(from), midnight(to.AddDate(0, 0, 1)))
-	if err != nil {
-		return nil, err
-	}
 	companions := map[access.RepresentativeID]string{}
 	for _, p := range history {
 		if p.Companion != 0 {
+			var err error
 			if companions, err = s.names(ctx, child.ID); err != nil {
 				return nil, err
 			}

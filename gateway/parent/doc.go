@@ -17,6 +17,11 @@
 //     by the job that draws the code, after the answer (D12 in spirit, V6.5).
 //   - A right that is taken away is gone with the next request, and what was not
 //     sent yet is not sent.
+//   - What a parent has just done is there at once, and so is the money just paid
+//     in. Rights, settings, orders and balances are the primary's. Visits, meals
+//     and movements come from Config.Read, which may be a replica and so a few
+//     seconds old; movements that lack the last one that the balance counts are
+//     read from the primary.
 //   - A change by cookie comes from our own pages: another origin is refused.
 //
 // Logs carry ids and routes. Codes, tokens, names and phones stand in none.

@@ -13,6 +13,7 @@ import (
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 )
 
 // MealsView is what a child ate.
@@ -345,18 +346,19 @@ func (s routes) eaten(ctx context.Context, v visitor, in *struct {
 	if err := s.look(ctx, v, "meals", child.ID); err != nil {
 		return MealsView{}, err
 	}
-	records, err := meal.History(ctx, s.pool, child.ID, from, to)
-	if err != nil {
-		return MealsView{}, err
-	}
-	menus, err := meal.Menus(ctx, s.pool, child.Organisation, from, to)
-	if err != nil {
-		return MealsView{}, err
-	}
-	begin := time.Date(from.Year(), from.Month(), from.Day(), 0, 0, 0, 0, school.Location)
-	end := time.Date(to.Year(), to.Month(), to.Day()+1, 0, 0, 0, 0, school.Location)
-	stopped, err := meal.BlockedPurchases(ctx, s.pool, child.ID, begin, end)
-	if err != nil {
+	var records []meal.Record
+	var menus []meal.MenuDay
+	var stopped []meal.Blocked
+	if err := s.read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		if records, err = meal.History(ctx, q, child.ID, from, to); err != nil {
+			return err
+		}
+		if menus, err = meal.Menus(ctx, q, child.Organisation, from, to); err != nil {
+			return err
+		}
+		stopped, err = meal.BlockedPurchases(ctx, q, child.ID, midnight(from, school), midnight(to.AddDate(0, 0, 1), school))
+		return err
+	}); err != nil {
 		return MealsView{}, err
 	}
 	view := MealsView{From: dateOf(from), To: dateOf(to), Days: mealDays(child, school, records, menus)}

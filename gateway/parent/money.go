@@ -8,6 +8,7 @@ import (
 
 	"zvonok/ledger"
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 )
 
 // movementsAtOnce is how many movements a page has.
@@ -97,8 +98,11 @@ func (s routes) movements(ctx context.Context, v visitor, in *struct {
 		return view, nil
 	}
 	view.Wallet = walletView(wallet)
-	movements, err := ledger.Statement(ctx, s.pool, wallet.Account, in.Before, movementsAtOnce)
-	if err != nil {
+	var movements []ledger.Movement
+	if err := s.read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		movements, err = ledger.FreshStatement(ctx, q, wallet, in.Before, movementsAtOnce)
+		return err
+	}); err != nil {
 		return view, err
 	}
 	for _, m := range movements {

@@ -22,6 +22,7 @@ import (
 	"zvonok/gateway/push"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 )
 
@@ -43,6 +44,7 @@ const (
 // API is the parents' API.
 type API struct {
 	pool      *pgxpool.Pool
+	read      *pg.Reader
 	river     *river.Client[pgx.Tx]
 	desk      *delivery.Desk
 	book      *ledger.Book
@@ -63,6 +65,7 @@ type API struct {
 // Config is what an API needs.
 type Config struct {
 	Pool    *pgxpool.Pool
+	Read    *pg.Reader // where visits, meals and movements are read from, a replica for instance; nil: Pool
 	River   *river.Client[pgx.Tx]
 	Desk    *delivery.Desk
 	Book    *ledger.Book
@@ -87,12 +90,15 @@ func New(c Config) (*API, error) {
 	if c.Texts == nil {
 		c.Texts = templates.Builtin
 	}
+	if c.Read == nil {
+		c.Read = pg.NewReader(c.Pool)
+	}
 	guard, err := newGuard(c.PublicURL, c.Proxies, c.Now)
 	if err != nil {
 		return nil, err
 	}
 	return &API{
-		pool: c.Pool, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, decisions: access.NewDecisions(c.River), texts: c.Texts,
+		pool: c.Pool, read: c.Read, river: c.River, desk: c.Desk, book: c.Book, canteen: c.Canteen, push: c.Push, intake: c.Intake, decisions: access.NewDecisions(c.River), texts: c.Texts,
 		views: access.NewViewLog(c.Pool), guard: guard,
 		slots: make(chan struct{}, max(2, int(c.Pool.Config().MaxConns)/poolShare)), log: c.Log, metrics: c.Metrics, now: c.Now,
 		silence: c.Silence,

@@ -152,7 +152,10 @@ func newWorld(t *testing.T) *world {
 	return worldOn(t, pgtest.NewURL(t))
 }
 
-func worldOn(t *testing.T, url string) *world {
+func worldOn(t *testing.T, url string) *world { return worldReading(t, url, nil) }
+
+// worldReading is a world whose API reads history where it is told to.
+func worldReading(t *testing.T, url string, read *pg.Reader) *world {
 	t.Helper()
 	w := &world{
 		T: t, client: http.DefaultClient, at: noon, logs: &record{}, trace: &trace{}, people: map[string]ledger.PersonID{},
@@ -211,7 +214,7 @@ func worldOn(t *testing.T, url string) *world {
 	})
 	t.Cleanup(w.intake.Close)
 	w.api, err = parent.New(parent.Config{
-		Pool: traced, River: w.jobs, Desk: w.desk, Book: book, Canteen: canteen, Push: browsers, Intake: w.intake,
+		Pool: traced, Read: read, River: w.jobs, Desk: w.desk, Book: book, Canteen: canteen, Push: browsers, Intake: w.intake,
 		Log: slog.New(slog.NewTextHandler(w.logs, nil)), Metrics: parent.NewMetrics(prometheus.NewPedanticRegistry()), Now: w.now,
 	})
 	w.must(err)

@@ -1,5 +1,5 @@
-// Package pg is the way to PostgreSQL: the pool of connections, the one
-// numbered list of migrations, the gathering of single calls into batches, and
+// Package pg is the way to PostgreSQL: the pool of connections, the reading
+// from a replica, the one numbered list of migrations, the gathering of single calls into batches, and
 // the private PostgreSQL that Zvonok runs for itself when it is given no other.
 //
 // It knows nothing of what is stored. Each package of ours keeps its own
@@ -14,6 +14,8 @@
 //   - the application works under the role zvonok_app, which owns none of the
 //     books, so that the rights in the database hold against our own mistakes;
 //   - a database newer than the program is refused, never altered;
+//   - what a [Reader] reads from a replica is never older than the settings
+//     allow, and a replica that fails is not noticed by who reads;
 //   - the private cluster is never deleted, upgraded or shared by two owners.
 package pg
 
@@ -104,6 +106,23 @@ type Config struct {
 // pool. An error means that the URL is wrong, the server cannot be reached or
 // the role cannot be taken; the pool is then closed already.
 func Open(ctx context.Context, config Config) (*pgxpool.Pool, error) {
+	pc, err := poolConfig(config)
+	if err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, fmt.Errorf("open the pool of database connections: %w", err)
+	}
+	if err := pool.Ping(ctx); err != nil {
+		pool.Close()
+		return nil, fmt.Errorf("connect to the database: %w", err)
+	}
+	return pool, nil
+}
+
+// poolConfig is what all pools have in common.
+func poolConfig(config Config) (*pgxpool.Config, error) {
 	pc, err := pgxpool.ParseConfig(config.URL)
 	if err != nil {
 		return nil, fmt.Errorf("read the database URL: %w", err)
@@ -128,15 +147,7 @@ func Open(ctx context.Context, config Config) (*pgxpool.Pool, error) {
 			return becomeRole(ctx, conn, config.Role)
 		}
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
-		return nil, fmt.Errorf("open the pool of database connections: %w", err)
-	}
-	if err := pool.Ping(ctx); err != nil {
-		pool.Close()
-		return nil, fmt.Errorf("connect to the database: %w", err)
-	}
-	return pool, nil
+	return pc, nil
 }
 
 func setDefault(config *pgx.ConnConfig, parameter, value string) {

@@ -5,6 +5,7 @@ import (
 
 	"zvonok/access"
 	"zvonok/ledger"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 	"zvonok/ussd"
 )
@@ -25,8 +26,11 @@ func (v *visitor) history(ctx context.Context, child access.Child) (ussd.Screen,
 	if err != nil {
 		return ussd.Screen{}, err
 	}
-	statement, err := ledger.Statement(ctx, v.config.Read, wallet.Account, 0, movements)
-	if err != nil {
+	var statement []ledger.Movement
+	if err := v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		statement, err = ledger.FreshStatement(ctx, q, wallet, 0, movements)
+		return err
+	}); err != nil {
 		return ussd.Screen{}, err
 	}
 	history := templates.USSDHistory{Child: name(child), Balance: wallet.Posted}
@@ -52,7 +56,7 @@ func (v *visitor) topUp(ctx context.Context, child access.Child) (ussd.Screen, e
 	if err != nil {
 		return ussd.Screen{}, err
 	}
-	payees, err := ledger.Payees(ctx, v.config.Read)
+	payees, err := ledger.Payees(ctx, v.config.Pool)
 	if err != nil {
 		return ussd.Screen{}, err
 	}

@@ -153,9 +153,19 @@ func (v *visitor) summaries(ctx context.Context, children []access.Child) ([]tem
 	}
 	batch := &pgx.Batch{}
 	balances := ledger.AskBalances(batch, withMoney)
-	visits := door.AskLastVisits(batch, withVisits, v.At)
-	if err := v.config.Read.SendBatch(ctx, batch).Close(); err != nil {
+	var visits map[ledger.PersonID]door.Visit
+	alone := v.config.Read.Replica() == nil // who can be asked for both at once
+	if alone {
+		visits = door.AskLastVisits(batch, withVisits, v.At)
+	}
+	if err := v.config.Pool.SendBatch(ctx, batch).Close(); err != nil {
 		return nil, fmt.Errorf("read balances and last visits: %w", err)
+	}
+	if !alone {
+		var err error
+		if visits, err = v.lastVisits(ctx, withVisits); err != nil {
+			return nil, err
+		}
 	}
 	summaries := make([]templates.USSDChild, len(children))
 	for i, c := range children {

@@ -9,6 +9,7 @@ import (
 	"zvonok/access"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 	"zvonok/ussd"
 )
@@ -58,8 +59,11 @@ func (v *visitor) eaten(ctx context.Context, child access.Child, before bool) (t
 	if before {
 		from = today.AddDate(0, 0, -lookBack)
 	}
-	records, err := meal.History(ctx, v.config.Read, child.ID, from, today)
-	if err != nil {
+	var records []meal.Record
+	if err := v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		records, err = meal.History(ctx, q, child.ID, from, today)
+		return err
+	}); err != nil {
 		return templates.USSDMeals{}, err
 	}
 	days := []time.Time{today}
@@ -97,8 +101,10 @@ func (v *visitor) mealDay(
 		}
 		if len(e.Dishes) == 0 && r.Kind != meal.Buffet {
 			if menu == nil {
-				var err error
-				if menu, err = meal.Menu(ctx, v.config.Read, child.Organisation, day); err != nil {
+				if err := v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+					menu, err = meal.Menu(ctx, q, child.Organisation, day)
+					return err
+				}); err != nil {
 					return result, err
 				}
 			}
@@ -134,7 +140,7 @@ func noonOf(day time.Time, zone *time.Location) time.Time {
 
 // wallets reads the wallet of one child; ok is false when there is none.
 func (v *visitor) wallet(ctx context.Context, child access.Child) (wallet ledger.Balance, ok bool, err error) {
-	found, err := ledger.Balances(ctx, v.config.Read, []ledger.PersonID{child.ID})
+	found, err := ledger.Balances(ctx, v.config.Pool, []ledger.PersonID{child.ID})
 	wallet, ok = found[child.ID]
 	return wallet, ok, err
 }

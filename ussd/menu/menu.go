@@ -18,6 +18,13 @@
 //   - What a consent does not cover, visits or money, is neither read nor shown.
 //   - A key that changes something (SMS on and off, language) may be repeated without harm.
 //
+// # What a replica may say
+//
+// Who may see, the balance, and what a key changes are asked of the primary, always. Visits, meals and movements, which
+// are most of what is read, come from Config.Read and so may be older, by the lag that is allowed there: less than an
+// SMS about a visit takes to a phone. Who has just topped up looks for it at once, and finds it: the balance is the
+// primary's, and movements that lack the last one that the balance counts are read from the primary too.
+//
 // # When the database does not answer
 //
 // With Config.Remember the balances that a phone was last shown are shown again, with their time, to a dial during which
@@ -98,9 +105,9 @@ const (
 // Config is what a Menu needs. All of Pool, Send, Code, Log and Metrics are required.
 type Config struct {
 	Pool *pgxpool.Pool
-	// Read is where screens are read from, a replica for instance; Pool when nil. Rights and what a key changes are
-	// always asked of and written to Pool.
-	Read pg.Querier
+	// Read is where visits, meals and movements are read from, a replica for instance; Pool when nil. All else is always
+	// asked of and written to Pool.
+	Read *pg.Reader
 	// Send sends an SMS to the owner of a phone who asked for it (*377*888*4#).
 	Send func(ctx context.Context, to phone.Number, text string) error
 	// Code is the service code people are told, as they dial it.
@@ -130,7 +137,7 @@ type Menu struct {
 // New makes a Menu. Its Run must be running while screens are shown.
 func New(config Config) (*Menu, error) {
 	if config.Read == nil {
-		config.Read = config.Pool
+		config.Read = pg.NewReader(config.Pool)
 	}
 	if config.Now == nil {
 		config.Now = time.Now
@@ -307,7 +314,7 @@ func at(screen string, child access.Child) ussd.Place {
 
 // organisation returns the child's organisation, whose zone and payee screens need.
 func (v *visitor) organisation(ctx context.Context, child access.Child) (ledger.Organisation, error) {
-	found, err := ledger.Organisations(ctx, v.config.Read, []ledger.OrganisationID{child.Organisation})
+	found, err := ledger.Organisations(ctx, v.config.Pool, []ledger.OrganisationID{child.Organisation})
 	if err != nil {
 		return ledger.Organisation{}, err
 	}

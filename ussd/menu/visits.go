@@ -7,6 +7,7 @@ import (
 	"zvonok/access"
 	"zvonok/access/door"
 	"zvonok/ledger"
+	"zvonok/ledger/pg"
 	"zvonok/templates"
 	"zvonok/ussd"
 )
@@ -24,11 +25,14 @@ func (v *visitor) visits(ctx context.Context, child access.Child) (ussd.Screen, 
 	now := v.At.In(organisation.Location)
 	today := dateOf(now)
 	from := midnight(today.AddDate(0, 0, -lookBack), organisation.Location)
-	passes, err := door.History(ctx, v.config.Read, child.ID, from, midnight(today.AddDate(0, 0, 1), organisation.Location))
-	if err != nil {
+	var passes []door.Pass
+	if err := v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		passes, err = door.History(ctx, q, child.ID, from, midnight(today.AddDate(0, 0, 1), organisation.Location))
+		return err
+	}); err != nil {
 		return ussd.Screen{}, err
 	}
-	last, err := door.LastVisits(ctx, v.config.Read, []ledger.PersonID{child.ID}, v.At)
+	last, err := v.lastVisits(ctx, []ledger.PersonID{child.ID})
 	if err != nil {
 		return ussd.Screen{}, err
 	}
@@ -58,6 +62,15 @@ func (v *visitor) visits(ctx context.Context, child access.Child) (ussd.Screen, 
 	}
 	screen := ussd.Screen{Place: v.Place, Lines: visits.Lines(v.style), SMS: visits.SMS(v.style)}
 	return screen, v.shown(ctx, "visits", child)
+}
+
+// lastVisits reads the last visits of children.
+func (v *visitor) lastVisits(ctx context.Context, children []ledger.PersonID) (last map[ledger.PersonID]door.Visit, err error) {
+	err = v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
+		last, err = door.LastVisits(ctx, q, children, v.At)
+		return err
+	})
+	return last, err
 }
 
 // midnight returns the beginning of a date in a zone.

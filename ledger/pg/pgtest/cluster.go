@@ -24,6 +24,7 @@ type Cluster struct {
 	account  postmaster.Account
 	dir      string
 	durable  bool
+	streams  bool // to replicas
 	server   server
 	child    *postmaster.Child
 	// environment is what the server's has beside ours.
@@ -41,10 +42,67 @@ func NewCluster(t testing.TB) *Cluster {
 	return cluster
 }
 
+// NewPrimary is NewCluster with one that replicas can follow. Neither they nor it outlast a crash of the machine.
+func NewPrimary(t testing.TB) *Cluster {
+	t.Helper()
+	cluster, err := newCluster(t, func(c *Cluster) error { c.streams = true; return nil })
+	if err != nil {
+		t.Fatalf("pgtest: %v", err)
+	}
+	return cluster
+}
+
+// Replica starts a streaming replica of c, a copy by pg_basebackup, which may
+// have replicas itself. It ends, and its files go, when the test ends.
+func (c *Cluster) Replica(t testing.TB) *Cluster {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	replica, err := c.replicate(ctx, t)
+	if err != nil {
+		t.Fatalf("pgtest: make a replica: %v", err)
+	}
+	return replica
+}
+
+func (c *Cluster) replicate(ctx context.Context, t testing.TB) (*Cluster, error) {
+	replica, err := emptyCluster(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	replica.streams = true
+	// -R makes it a standby that knows its primary.
+	cmd := exec.CommandContext(ctx, filepath.Join(c.programs.Dir, "pg_basebackup"), "-D", filepath.Join(replica.dir, "data"), "-R",
+		"-c", "fast", "-X", "stream", "--no-manifest", "--no-sync", "-h", c.dir, "-U", postmaster.Superuser, "-w")
+	cmd.Dir = "/"
+	cmd.Env = postmaster.Environment()
+	cmd.SysProcAttr = c.account.Attributes()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("take a base backup: %w: %s", err, out)
+	}
+	return replica, replica.start(ctx)
+}
+
 // newCluster starts a cluster when prepare has made it what it is to be.
 func newCluster(t testing.TB, prepare func(*Cluster) error) (*Cluster, error) {
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
+	cluster, err := emptyCluster(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	base := filepath.Dir(cluster.dir)
+	if err := copyCache(ctx, cluster.programs, cluster.account, base, filepath.Join(cluster.dir, "data")); err != nil {
+		return nil, err
+	}
+	if err := prepare(cluster); err != nil {
+		return nil, err
+	}
+	return cluster, cluster.start(ctx)
+}
+
+// emptyCluster makes the folder of a cluster.
+func emptyCluster(ctx context.Context, t testing.TB) (*Cluster, error) {
 	programs, err := postmaster.Find(ctx, 0)
 	if err != nil {
 		return nil, err
@@ -65,15 +123,9 @@ func newCluster(t testing.TB, prepare func(*Cluster) error) (*Cluster, error) {
 	if err := account.Own(dir); err != nil {
 		return nil, err
 	}
-	if err := copyCache(ctx, programs, account, base, filepath.Join(dir, "data")); err != nil {
-		return nil, err
-	}
 	cluster := &Cluster{programs: programs, account: account, dir: dir, durable: true, server: server{socketDir: dir}}
-	if err := prepare(cluster); err != nil {
-		return nil, err
-	}
 	t.Cleanup(cluster.end)
-	return cluster, cluster.start(ctx)
+	return cluster, nil
 }
 
 // startCluster makes a new, empty cluster in dir and starts it.
@@ -158,6 +210,30 @@ func (c *Cluster) Restart(t testing.TB) {
 // tracks with SIGSTOP and SIGCONT.
 func (c *Cluster) PID() int { return c.child.PID() }
 
+// Freeze stops all its processes in their tracks, as a machine that hangs: connections stay, nothing answers. It goes on
+// by Thaw, at the latest when the test ends.
+func (c *Cluster) Freeze(t testing.TB) {
+	t.Helper()
+	t.Cleanup(c.thaw)
+	c.signalAll(syscall.SIGSTOP)
+}
+
+// Thaw lets a frozen cluster go on.
+func (c *Cluster) Thaw(t testing.TB) {
+	t.Helper()
+	c.thaw()
+}
+
+func (c *Cluster) thaw() { c.signalAll(syscall.SIGCONT) }
+
+// signalAll signals the postmaster first, so that it starts no more.
+func (c *Cluster) signalAll(signal syscall.Signal) {
+	_ = syscall.Kill(c.PID(), signal) // it may have ended by itself
+	for _, pid := range postmaster.Servers(filepath.Join(c.dir, "data")) {
+		_ = syscall.Kill(pid, signal)
+	}
+}
+
 func (c *Cluster) start(ctx context.Context) error {
 	logFile := filepath.Join(c.dir, "log")
 	log, err := os.OpenFile(logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
@@ -165,7 +241,7 @@ func (c *Cluster) start(ctx context.Context) error {
 		return fmt.Errorf("make the log of a test cluster: %w", err)
 	}
 	defer log.Close()
-	cmd := exec.Command(c.programs.Postgres(), arguments(filepath.Join(c.dir, "data"), c.dir, c.durable)...)
+	cmd := exec.Command(c.programs.Postgres(), arguments(filepath.Join(c.dir, "data"), c.dir, c.durable, c.streams)...)
 	cmd.Dir = "/"
 	cmd.Env = append(postmaster.Environment(), c.environment...)
 	cmd.Stdout, cmd.Stderr = log, log

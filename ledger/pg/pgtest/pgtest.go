@@ -132,8 +132,8 @@ func (s server) exec(ctx context.Context, sql string) error {
 	return err
 }
 
-// arguments are those of postgres for a cluster in dir with its socket there too.
-func arguments(dataDir, socketDir string, durable bool) []string {
+// arguments are those of postgres for a cluster with its socket in socketDir.
+func arguments(dataDir, socketDir string, durable, streams bool) []string {
 	settings := map[string]string{
 		"listen_addresses":        "",
 		"unix_socket_directories": socketDir,
@@ -154,6 +154,11 @@ func arguments(dataDir, socketDir string, durable bool) []string {
 		settings["fsync"] = "off"
 		settings["full_page_writes"] = "off"
 		settings["synchronous_commit"] = "off"
+	}
+	if streams {
+		settings["wal_level"] = "replica"
+		settings["max_wal_senders"] = "10"
+		settings["fsync"] = "off" // the machine does not crash, and copies are made much sooner
 	}
 	args := []string{"-D", dataDir}
 	for name, value := range settings {

@@ -93,7 +93,7 @@ func startGuarded(programs postmaster.Programs, account postmaster.Account, dir 
 	}
 	defer log.Close()
 	args := append([]string{"-c", guardian, "guardian", programs.Postgres()},
-		arguments(filepath.Join(dir, "data"), dir, false)...)
+		arguments(filepath.Join(dir, "data"), dir, false, false)...)
 	cmd := exec.Command("/bin/sh", args...)
 	cmd.Dir = "/"
 	cmd.Env = append(postmaster.Environment(), "REMOVE="+dir)
