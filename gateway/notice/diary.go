@@ -13,6 +13,7 @@ import (
 
 	"zvonok/access"
 	"zvonok/access/door"
+	"zvonok/gateway/subscription"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/money"
@@ -107,11 +108,16 @@ func (t *Teller) readDiary(ctx context.Context, tx pgx.Tx, run digestRun, list [
 	if d.balances, err = ledger.Balances(ctx, tx, children); err != nil {
 		return nil, err
 	}
+	late, err := readLate(ctx, tx, run, children)
+	if err != nil {
+		return nil, err
+	}
 	for _, read := range []func() error{
+		func() error { return d.readLateVisits(ctx, tx, run, late, byChild) },
 		func() error { return d.readVisits(ctx, tx, run, children, byChild) },
 		func() error { return d.readSchoolDays(ctx, tx, run, children, byChild) },
 		func() error { return d.readPace(ctx, tx, run, children) },
-		func() error { return d.readMeals(ctx, tx, run, children) },
+		func() error { return d.readMeals(ctx, tx, run, children, late) },
 		func() error { return d.readTopUps(ctx, tx, run, children, byChild) },
 		func() error { return d.readBlocked(ctx, tx, run, children, byChild) },
 		func() error { return d.readKept(ctx, tx, run, who, byChild) },
@@ -144,16 +150,17 @@ func (r digestRun) within(day time.Time) bool { return !day.Before(r.first()) &&
 func (d *diary) readVisits(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
-	from, until := run.widest()
+	_, until := run.widest()
 	rows, err := tx.Query(ctx, `
-		SELECT p.person_id, p.at, p.direction, p.received_at - p.at >= o.pass_life, p.received_at > $4,
+		SELECT p.person_id, p.at, p.direction, p.received_at - p.at >= o.pass_life,
+			p.received_at > $4 AND p.received_at - p.at < $6::interval,
 			coalesce(c.given_name, ''), coalesce(c.family_name, '')
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN door.pass AS p ON p.person_id = child.id AND p.at >= $2 AND p.at < $3 AND NOT p.merged AND NOT p.silent
 			AND p.received_at <= $5
 		JOIN ledger.organisation AS o ON o.id = p.organisation_id
 		LEFT JOIN access.representative AS c ON c.id = p.companion_id
-		ORDER BY p.person_id, p.at, p.event_id`, children, from.Add(-lateReach), until, run.since(), run.until())
+		ORDER BY p.person_id, p.at, p.event_id`, children, run.reach(), until, run.since, run.until(), lateReach)
 	if err != nil {
 		return fmt.Errorf("read visits: %w", err)
 	}
@@ -191,6 +198,107 @@ func (d *diary) readVisits(
 		})
 	if err != nil {
 		return fmt.Errorf("read visits: %w", err)
+	}
+	return nil
+}
+
+// lateFact is a pass or a sale that came very late.
+type lateFact struct {
+	event ledger.EventID
+	topic subscription.Topic
+	at    time.Time
+}
+
+// noteLate keeps where passes and sales are found that come so late that digests do
+// not look as far back for them.
+func noteLate(ctx context.Context, tx pgx.Tx, facts []news, now time.Time) error {
+	var (
+		children, events []int64
+		topics           []string
+		ats              []time.Time
+	)
+	for _, n := range facts {
+		switch n.topic {
+		case subscription.Pass, subscription.Hot, subscription.Buffet, subscription.Subsidised:
+			if now.Sub(n.at) > lateLeast {
+				children, events = append(children, int64(n.child)), append(events, int64(n.event))
+				topics, ats = append(topics, string(n.topic)), append(ats, n.at)
+			}
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `
+		INSERT INTO notice.late (child_id, known_at, event_id, topic, event_at)
+		SELECT child, $1, event, topic, at
+		FROM unnest($2::bigint[], $3::bigint[], $4::text[], $5::timestamptz[]) AS l (child, event, topic, at)
+		ON CONFLICT DO NOTHING`, now, children, events, topics, ats); err != nil {
+		return fmt.Errorf("note what came very late: %w", err)
+	}
+	return nil
+}
+
+// readLate finds what has come very late of children since the last digest.
+func readLate(ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID) ([]lateFact, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT event_id, topic, event_at FROM notice.late
+		WHERE child_id = ANY ($1) AND known_at > $2 AND known_at <= $3
+		ORDER BY event_at, event_id`, children, run.since, run.until())
+	if err != nil {
+		return nil, fmt.Errorf("read what came very late: %w", err)
+	}
+	late, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l lateFact, err error) {
+		err = row.Scan(&l.event, &l.topic, &l.at)
+		return l, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read what came very late: %w", err)
+	}
+	return late, nil
+}
+
+// readLateVisits reads the passes among what came very late that readVisits leaves
+// out. Their times are in the statement, so no other month is looked at.
+func (d *diary) readLateVisits(
+	ctx context.Context, tx pgx.Tx, run digestRun, late []lateFact, byChild map[ledger.PersonID]listed,
+) error {
+	var (
+		events []int64
+		ats    []time.Time
+	)
+	for _, l := range late {
+		if l.topic == subscription.Pass {
+			events, ats = append(events, int64(l.event)), append(ats, l.at)
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT p.person_id, p.at, p.direction FROM door.pass AS p
+		WHERE p.event_id = ANY ($1) AND p.at = ANY ($2) AND NOT p.merged AND NOT p.silent
+		  AND p.received_at - p.at >= $3::interval
+		ORDER BY p.person_id, p.at, p.event_id`, events, ats, lateReach)
+	if err != nil {
+		return fmt.Errorf("read late visits: %w", err)
+	}
+	var (
+		child     ledger.PersonID
+		at        time.Time
+		direction door.Direction
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&child, &at, &direction}, func() error {
+		l := byChild[child]
+		if run.within(dateOf(at, l.zone)) {
+			return nil // it stands on its day's page
+		}
+		d.also[child] = append(d.also[child], templates.Pass{
+			Children: []templates.Name{l.name}, In: direction == door.In, At: at.In(l.zone), Late: true, Dated: true,
+		})
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read late visits: %w", err)
 	}
 	return nil
 }
@@ -262,13 +370,32 @@ func (d *diary) readPace(ctx context.Context, tx pgx.Tx, run digestRun, children
 // one. They have had no digest of their own day, so they are told with its date,
 // and beside what this one's days have cost. A meal whose till did not say what it
 // was of consists of the day's menu.
-func (d *diary) readMeals(ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID) error {
+func (d *diary) readMeals(
+	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, late []lateFact,
+) error {
+	var (
+		lateIDs   []int64
+		lateDates []time.Time
+	)
+	for _, l := range late {
+		if l.topic != subscription.Pass {
+			lateIDs = append(lateIDs, int64(l.event))
+			for n := -1; n <= 1; n++ { // the date in whatever zone
+				lateDates = append(lateDates, dateOf(l.at, time.UTC).AddDate(0, 0, n))
+			}
+		}
+	}
 	rows, err := tx.Query(ctx, `
-		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items, s.at <= $5
+		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items, s.at <= $5, s.at, s.event_id
 		FROM unnest($1::bigint[]) AS child (id)
-		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $2::date - $4::int AND $3 AND s.reversed_by IS NULL
-			AND s.received_at <= $6 AND (s.day >= $2 OR s.received_at > $5)
-		ORDER BY s.person_id, s.at, s.event_id`, children, run.first(), run.day, lateDays, run.since(), run.until())
+		JOIN meal.sale AS s ON s.person_id = child.id AND s.day BETWEEN $4 AND $3 AND s.reversed_by IS NULL
+			AND s.received_at <= $6 AND (s.day >= $2 OR s.received_at > $5 AND s.received_at - s.at < $9::interval)
+		UNION ALL
+		SELECT s.person_id, s.organisation_id, s.day, s.kind, s.meal, s.total, s.balance IS NOT NULL, s.items, s.at <= $5, s.at, s.event_id
+		FROM meal.sale AS s
+		WHERE s.event_id = ANY ($7) AND s.day = ANY ($8) AND s.day < $2 AND s.received_at - s.at >= $9::interval
+			AND s.reversed_by IS NULL
+		ORDER BY 1, 10, 11`, children, run.first(), run.day, run.mealsFrom(), run.since, run.until(), lateIDs, lateDates, mealReach)
 	if err != nil {
 		return fmt.Errorf("read meals: %w", err)
 	}
@@ -286,7 +413,7 @@ func (d *diary) readMeals(ctx context.Context, tx pgx.Tx, run digestRun, childre
 			s     sale
 			items []byte
 		)
-		err := row.Scan(&s.child, &s.key.org, &s.key.day, &s.kind, &s.key.meal, &s.total, &s.own, &items, &s.late)
+		err := row.Scan(&s.child, &s.key.org, &s.key.day, &s.kind, &s.key.meal, &s.total, &s.own, &items, &s.late, nil, nil)
 		if err == nil && items != nil {
 			err = json.Unmarshal(items, &s.items)
 		}
@@ -382,7 +509,7 @@ func (d *diary) readTopUps(
 		JOIN ledger.account AS a ON a.person_id = child.id
 		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
 			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at > $4 AND p.posted_at <= $5`,
-		children, run.first(), run.day, run.since(), run.until(), lateBooking)
+		children, run.first(), run.day, run.since, run.until(), lateBooking)
 	if err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
 	}
@@ -414,7 +541,7 @@ func (d *diary) readBlocked(
 		SELECT b.person_id, b.at, b.reason
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN meal.blocked AS b ON b.person_id = child.id AND b.at > $2 AND b.at <= $3
-		ORDER BY b.person_id, b.at, b.event_id`, children, run.since(), run.until())
+		ORDER BY b.person_id, b.at, b.event_id`, children, run.since, run.until())
 	if err != nil {
 		return fmt.Errorf("read blocked purchases: %w", err)
 	}
@@ -463,7 +590,7 @@ func (d *diary) readKept(
 		JOIN ledger.crossing AS c ON c.event_id = n.event_id
 		WHERE n.representative_id = ANY ($1) AND n.verdict IN ('stale', 'capped', 'in_digest') AND n.topic = 'threshold'
 		  AND n.decided_at > $2 AND n.decided_at <= $4 AND n.event_at > $2::timestamptz - $3::interval
-		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since(), lateReach, run.until())
+		ORDER BY n.representative_id, n.child_id, c.event_id`, who, run.since, lateReach, run.until())
 	if err != nil {
 		return fmt.Errorf("read what was kept back: %w", err)
 	}

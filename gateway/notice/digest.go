@@ -31,8 +31,15 @@ const (
 
 	// paceLeast is how many school days of those there must be for a forecast.
 	paceLeast = 3
-	lateReach = 72 * time.Hour // a pass reported later than this is in no digest of a day
-	lateDays  = 14             // nor is a meal of more days before it
+	// A pass or a meal of an earlier day that was reported within this time is looked for among all there are, as far
+	// back as that; what was reported later is found in notice.late, where everything later than lateLeast is.
+	lateReach = 72 * time.Hour
+	mealReach = 13 * 24 * time.Hour
+	lateLeast = 24 * time.Hour
+	lateKept  = 31 * 24 * time.Hour // until any digest has told of it
+
+	digestMemory = 14 // days: a recipient's last digest is looked for among those
+	runsKept     = 60 // days
 
 	// digestSettle is how long before its moment something must have come to be in a
 	// digest: longer than any transaction that stores it takes, so that nothing comes
@@ -88,19 +95,40 @@ func (t *Teller) RunDigests(ctx context.Context) error {
 }
 
 // planDigests notes which digests are due: of the day at the organisations'
-// moment, of the week at that of Friday.
+// moment, of the week at that of Friday. An organisation that had its own today
+// and changes the moment has the next one tomorrow; one that comes to a run that is
+// at work or done sets it going from the beginning, for those who have had none. It
+// also forgets what no digest asks for any more.
 func (t *Teller) planDigests(ctx context.Context) error {
-	_, err := t.pool.Exec(ctx, `
-		INSERT INTO notice.digest_run (kind, day, moment)
-		SELECT DISTINCT k.kind, d.day, m.moment
-		FROM ledger.organisation AS o
-		CROSS JOIN LATERAL (
-			SELECT ($1::timestamptz AT TIME ZONE o.time_zone)::date - n AS day FROM generate_series(0, 1) AS n
-		) AS d
-		CROSS JOIN LATERAL (SELECT (d.day + o.digest_at) AT TIME ZONE o.time_zone AS moment) AS m
-		CROSS JOIN (VALUES ('day'), ('week')) AS k (kind)
-		WHERE m.moment <= $1 AND m.moment > $1 - $2::interval AND (k.kind = 'day' OR extract(isodow FROM d.day) = 5)
-		ON CONFLICT (kind, day, moment) DO NOTHING`, t.now(), digestReach)
+	now := t.now()
+	err := pgx.BeginFunc(ctx, t.pool, func(tx pgx.Tx) error {
+		// Two processes that plan at once would not see each other's.
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtext('notice.digest_run'))`); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `
+			INSERT INTO notice.digest_run AS r (kind, day, moment, organisations)
+			SELECT k.kind, d.day, m.moment, array_agg(o.id ORDER BY o.id)
+			FROM ledger.organisation AS o
+			CROSS JOIN LATERAL (
+				SELECT ($1::timestamptz AT TIME ZONE o.time_zone)::date - n AS day FROM generate_series(0, 1) AS n
+			) AS d
+			CROSS JOIN LATERAL (SELECT (d.day + o.digest_at) AT TIME ZONE o.time_zone AS moment) AS m
+			CROSS JOIN (VALUES ('day'), ('week')) AS k (kind)
+			WHERE m.moment <= $1 AND m.moment > $1 - $2::interval AND (k.kind = 'day' OR extract(isodow FROM d.day) = 5)
+			  AND NOT EXISTS (SELECT FROM notice.digest_run AS r
+			                  WHERE r.kind = k.kind AND r.day = d.day AND o.id = ANY (r.organisations))
+			GROUP BY k.kind, d.day, m.moment
+			ON CONFLICT (kind, day, moment) DO UPDATE
+			SET organisations = r.organisations || excluded.organisations, position = 0, finished_at = NULL`, now, digestReach); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM notice.digest_run WHERE day < ($1::timestamptz)::date - $2::int`, now, runsKept); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `DELETE FROM notice.late WHERE known_at < $1`, now.Add(-lateKept))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("plan digests: %w", err)
 	}
@@ -113,6 +141,9 @@ type digestRun struct {
 	day      time.Time // midnight UTC
 	moment   time.Time
 	position access.RepresentativeID
+	// since is the until of the digest before it, of those whose digest is being composed: the moment may be another one
+	// today, or there may have been none yesterday.
+	since time.Time
 }
 
 // first is the first day it tells of.
@@ -126,12 +157,34 @@ func (r digestRun) first() time.Time {
 // until is by when something must have come to be told of.
 func (r digestRun) until() time.Time { return r.moment.Add(-digestSettle) }
 
-// since is the until of the digest before it.
-func (r digestRun) since() time.Time {
+// usual is by when something must have come to be told of by the digest before it,
+// where that is not known.
+func (r digestRun) usual() time.Time {
 	if r.kind == weekly {
 		return r.until().AddDate(0, 0, -weekDays)
 	}
 	return r.until().AddDate(0, 0, -1)
+}
+
+// memory is how far back the digest before it is looked for.
+func (r digestRun) memory() time.Time { return r.day.AddDate(0, 0, -digestMemory-1) }
+
+// reach is how far back passes are looked for.
+func (r digestRun) reach() time.Time {
+	from, _ := r.widest()
+	if r.since.Before(from) {
+		from = r.since
+	}
+	return from.Add(-lateReach)
+}
+
+// mealsFrom is the first day of which meals are looked for.
+func (r digestRun) mealsFrom() time.Time {
+	from := r.first()
+	if since := dateOf(r.since, time.UTC); since.Before(from) {
+		from = since
+	}
+	return dateOf(from.Add(-mealReach), time.UTC).AddDate(0, 0, -1)
 }
 
 // digestBatch makes the digests of the next recipients of the oldest unfinished
@@ -183,7 +236,8 @@ func (t *Teller) digestBatch(ctx context.Context) (more bool, err error) {
 }
 
 // recipients are the next ones who want such a digest, or whose phone has had
-// its number of messages today: the notice that said so promised the digest.
+// its number of messages of late: the notice that said so promised the digest. Who
+// has had it is left out by listChildren.
 func recipients(ctx context.Context, tx pgx.Tx, run digestRun) ([]access.RepresentativeID, error) {
 	// The mode stands in the statement, so that the index of digests is known to
 	// hold all of its rows.
@@ -196,7 +250,7 @@ func recipients(ctx context.Context, tx pgx.Tx, run digestRun) ([]access.Represe
 			 WHERE verdict = 'capped' AND representative_id > $2 AND $1 = 'day' AND decided_at > $4 AND decided_at <= $5
 			   AND event_at > $4::timestamptz - interval '1 day'
 			 ORDER BY representative_id LIMIT $3)
-		) AS r ORDER BY representative_id LIMIT $3`, run.kind, run.position, digestBatch, run.since(), run.until())
+		) AS r ORDER BY representative_id LIMIT $3`, run.kind, run.position, digestBatch, run.memory(), run.until())
 	if err != nil {
 		return nil, fmt.Errorf("find the recipients: %w", err)
 	}
@@ -223,6 +277,7 @@ type listed struct {
 	org      ledger.OrganisationID
 	zone     *time.Location
 	quiet    quietHours
+	since    time.Time // by when something must have come to be told of by the recipient's digest before
 	listener listener
 }
 
@@ -231,7 +286,11 @@ type listed struct {
 func (t *Teller) makeDigests(
 	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID, now time.Time,
 ) ([]digestOutcome, error) {
-	list, err := t.listChildren(ctx, tx, run, who)
+	since, err := toldUntil(ctx, tx, run, who)
+	if err != nil {
+		return nil, err
+	}
+	list, err := t.listChildren(ctx, tx, run, who, since, now)
 	if err != nil || len(list) == 0 {
 		return nil, err
 	}
@@ -239,11 +298,11 @@ func (t *Teller) makeDigests(
 	if err != nil {
 		return nil, err
 	}
-	diary, err := t.readDiary(ctx, tx, run, list)
+	diaries, err := t.readDiaries(ctx, tx, run, list)
 	if err != nil {
 		return nil, err
 	}
-	drafts, owners, err := t.digestDrafts(ctx, tx, run, list, diary, outcomes, now)
+	drafts, owners, err := t.digestDrafts(ctx, tx, run, list, diaries, outcomes, now)
 	if err != nil {
 		return nil, err
 	}
@@ -262,35 +321,101 @@ func (t *Teller) makeDigests(
 	return done, recordDigests(ctx, tx, run, done, now)
 }
 
+// toldUntil finds by when something must have come to be told of by the last digest
+// that each recipient had, or might have had: of the runs of the days before, the
+// last one that has come to the recipient and that one of their children's
+// organisations was in. So what happens is in one digest of the day, whatever
+// becomes of an organisation's moment, or of a gateway that was away at it.
+func toldUntil(
+	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID,
+) (map[access.RepresentativeID]time.Time, error) {
+	rows, err := tx.Query(ctx, `
+		SELECT w.id, coalesce(passed.until, own.known_until, $6)
+		FROM unnest($1::bigint[]) AS w (id)
+		LEFT JOIN LATERAL (
+			SELECT d.day, d.known_until FROM notice.digest AS d
+			WHERE d.representative_id = w.id AND d.kind = $2 AND d.day < $3 AND d.day >= $3::date - $4::int
+			ORDER BY d.day DESC LIMIT 1
+		) AS own ON true
+		LEFT JOIN LATERAL (
+			SELECT max(r.moment) - $5::interval AS until FROM notice.digest_run AS r
+			WHERE r.kind = $2 AND r.day < $3 AND r.day >= $3::date - $4::int AND r.day > coalesce(own.day, '-infinity')
+			  AND (r.finished_at IS NOT NULL OR r.position >= w.id)
+			  AND r.organisations && (
+				SELECT array_agg(c.organisation_id) FROM access.guardian AS g JOIN ledger.person AS c ON c.id = g.child_id
+				WHERE g.representative_id = w.id)
+			GROUP BY r.day ORDER BY r.day DESC LIMIT 1
+		) AS passed ON true`, who, run.kind, run.day, digestMemory, digestSettle, run.usual())
+	if err != nil {
+		return nil, fmt.Errorf("find the digests before: %w", err)
+	}
+	since := make(map[access.RepresentativeID]time.Time, len(who))
+	var (
+		id    access.RepresentativeID
+		until time.Time
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&id, &until}, func() error { since[id] = until; return nil }); err != nil {
+		return nil, fmt.Errorf("find the digests before: %w", err)
+	}
+	return since, nil
+}
+
+// readDiaries reads what the digests tell of, for each end of a digest before them:
+// nearly always that is one for all.
+func (t *Teller) readDiaries(ctx context.Context, tx pgx.Tx, run digestRun, list []listed) (map[int64]*diary, error) {
+	bySince := map[int64][]listed{}
+	for _, l := range list {
+		bySince[l.since.UnixMicro()] = append(bySince[l.since.UnixMicro()], l)
+	}
+	diaries := make(map[int64]*diary, len(bySince))
+	for since, list := range bySince {
+		run.since = list[0].since
+		var err error
+		if diaries[since], err = t.readDiary(ctx, tx, run, list); err != nil {
+			return nil, err
+		}
+	}
+	return diaries, nil
+}
+
 // listChildren reads which children each recipient's digest is about, by which
 // channels. A recipient whose children are in organisations with different
-// moments gets one digest, at the last of them; who has had it is left out.
+// moments gets one digest, when the last of them has come; who has had it is left out.
 func (t *Teller) listChildren(
-	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID,
+	ctx context.Context, tx pgx.Tx, run digestRun, who []access.RepresentativeID, since map[access.RepresentativeID]time.Time,
+	now time.Time,
 ) ([]listed, error) {
+	sinces := make([]time.Time, len(who))
+	for i, id := range who {
+		sinces[i] = since[id]
+	}
 	rows, err := tx.Query(ctx, `
 		WITH wanted AS (
 			SELECT DISTINCT representative_id, child_id, channel FROM subscription.subscription
 			WHERE representative_id = ANY ($1) AND mode = `+run.kind.literal()+`
 			UNION
-			SELECT DISTINCT representative_id, child_id, '' FROM notice.notice
-			WHERE representative_id = ANY ($1) AND verdict = 'capped' AND $2 = 'day' AND decided_at > $3 AND decided_at <= $6
-			  AND event_at > $3::timestamptz - interval '1 day'
+			SELECT DISTINCT n.representative_id, n.child_id, ''
+			FROM unnest($1::bigint[], $3::timestamptz[]) AS w (id, since)
+			JOIN notice.notice AS n ON n.representative_id = w.id AND n.verdict = 'capped' AND n.decided_at > w.since
+				AND n.decided_at <= $6 AND n.event_at > $7::timestamptz - interval '1 day'
+			WHERE $2 = 'day'
 		), listed AS (
 			SELECT w.representative_id, w.child_id, w.channel, child.given_name, child.family_name, o.id AS organisation_id,
 				o.time_zone, extract(epoch FROM o.quiet_from)::bigint AS quiet_from,
 				extract(epoch FROM o.quiet_until)::bigint AS quiet_until,
-				max(($5::date + o.digest_at) AT TIME ZONE o.time_zone) OVER (PARTITION BY w.representative_id) AS moment
+				max(coalesce(r.moment, ($5::date + o.digest_at) AT TIME ZONE o.time_zone)) OVER (PARTITION BY w.representative_id)
+					AS moment
 			FROM wanted AS w
 			JOIN ledger.person AS child ON child.id = w.child_id
 			JOIN ledger.organisation AS o ON o.id = child.organisation_id
+			LEFT JOIN notice.digest_run AS r ON r.kind = $2 AND r.day = $5 AND o.id = ANY (r.organisations)
 		)
 		SELECT representative_id, child_id, channel, given_name, family_name, organisation_id, time_zone, quiet_from, quiet_until
 		FROM listed AS l
-		WHERE moment = $4
+		WHERE moment <= $4
 		  AND NOT EXISTS (SELECT FROM notice.digest AS d
 		                  WHERE d.representative_id = l.representative_id AND d.kind = $2 AND d.day = $5)
-		ORDER BY representative_id, given_name, child_id, channel`, who, run.kind, run.since(), run.moment, run.day, run.until())
+		ORDER BY representative_id, given_name, child_id, channel`, who, run.kind, sinces, now, run.day, run.until(), slices.MinFunc(sinces, time.Time.Compare))
 	if err != nil {
 		return nil, fmt.Errorf("list the children: %w", err)
 	}
@@ -306,6 +431,7 @@ func (t *Teller) listChildren(
 		var err error
 		l.quiet = quietHours{time.Duration(from) * time.Second, time.Duration(to) * time.Second}
 		l.zone, err = t.zones.load(zone)
+		l.since = since[l.who]
 		return l, err
 	})
 	if err != nil {
@@ -374,7 +500,7 @@ func allowed(
 // digestDrafts renders one letter per recipient for all children, and one SMS
 // per child. The owners of the drafts are in their order.
 func (t *Teller) digestDrafts(
-	ctx context.Context, tx pgx.Tx, run digestRun, list []listed, diary *diary,
+	ctx context.Context, tx pgx.Tx, run digestRun, list []listed, diaries map[int64]*diary,
 	outcomes map[access.RepresentativeID]*digestOutcome, now time.Time,
 ) (drafts []delivery.Draft, owners []access.RepresentativeID, err error) {
 	type letterbox struct {
@@ -386,7 +512,7 @@ func (t *Teller) digestDrafts(
 	var order []letterbox
 	seen := map[letterbox]map[ledger.PersonID]bool{}
 	for _, l := range list {
-		child, happened := diary.child(l, run)
+		child, happened := diaries[l.since.UnixMicro()].child(l, run)
 		if !happened {
 			continue
 		}

@@ -222,6 +222,9 @@ func (z *zones) load(name string) (*time.Location, error) {
 // already are left out by the caller.
 func (t *Teller) tell(ctx context.Context, tx pgx.Tx, facts []news) error {
 	now := t.now()
+	if err := noteLate(ctx, tx, facts, now); err != nil {
+		return err
+	}
 	candidates, err := listeners(ctx, tx, facts, now)
 	if err != nil {
 		return err

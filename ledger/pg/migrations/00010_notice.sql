@@ -29,16 +29,31 @@ CREATE TABLE notice.notice_default PARTITION OF notice.notice DEFAULT;
 CREATE INDEX notice_capped ON notice.notice (representative_id, decided_at) WHERE verdict = 'capped';
 CREATE INDEX notice_threshold ON notice.notice (representative_id, decided_at) WHERE topic = 'threshold';
 
--- A digest of a kind, a day and the moment at which organisations want it; it
--- is made in batches of recipients, in the order of their ids, up to position.
+-- A digest of a kind, a day and the moment at which organisations wanted it when
+-- it came; it is made in batches of recipients, in the order of their ids, up to
+-- position. An organisation is in one of a kind and day, whatever becomes of its
+-- setting on that day. Rows of two months are kept.
 CREATE TABLE notice.digest_run (
-	kind        text        NOT NULL CHECK (kind IN ('day', 'week')),
-	day         date        NOT NULL,
-	moment      timestamptz NOT NULL,
-	position    bigint      NOT NULL DEFAULT 0,
-	finished_at timestamptz,
+	kind          text        NOT NULL CHECK (kind IN ('day', 'week')),
+	day           date        NOT NULL,
+	moment        timestamptz NOT NULL,
+	organisations bigint[]    NOT NULL,
+	position      bigint      NOT NULL DEFAULT 0,
+	finished_at   timestamptz,
 	PRIMARY KEY (kind, day, moment)
 );
+
+-- Passes and sales that came so late that a digest does not look as far back for
+-- them: by the child and when they came. Rows of a month are kept.
+CREATE TABLE notice.late (
+	child_id bigint      NOT NULL,
+	known_at timestamptz NOT NULL,
+	event_id bigint      NOT NULL,
+	topic    text        NOT NULL,
+	event_at timestamptz NOT NULL,
+	PRIMARY KEY (child_id, event_id, topic)
+);
+CREATE INDEX late_known_at ON notice.late (known_at);
 
 -- What became of each recipient's digest. The primary key is the promise that
 -- it is sent once per recipient, kind and day, whatever restarts.
