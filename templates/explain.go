@@ -345,7 +345,7 @@ var (
 	}
 	partWords = bilingual{
 		"refused": {"не принята", "refused"}, "accepted": {"принята", "accepted"}, "enroute": {"в пути", "on its way"},
-		"unknown":   {"оператору неизвестно, что с ней", "the operator does not know what became of it"},
+		"unknown":   {"неизвестно, что с ней", "nobody knows what became of it"},
 		"delivered": {"доставлена", "delivered"}, "undelivered": {"не доставлена", "not delivered"},
 		"expired": {"срок истёк", "expired"}, "deleted": {"отменена", "deleted"}, "rejected": {"отвергнута", "rejected"},
 	}

@@ -265,9 +265,9 @@ func (m *Mailer) settle(ctx context.Context, tx pgx.Tx, at time.Time, letters []
 		INSERT INTO delivery.part (delivery_id, delivery_at, attempt, number, count, operator, message_id, message_key,
 			status, state, submitted_at)
 		SELECT id, $1, attempt, 1, 1, $2, message, '', status,
-			CASE WHEN status = 250 THEN 'accepted' ELSE 'refused' END, $3
-		FROM unnest($4::bigint[], $5::smallint[], $6::text[], $7::bigint[]) AS p (id, attempt, message, status)
-		ON CONFLICT DO NOTHING`, at, mailOperator, now, ids, attempts, messages, statuses); err != nil {
+			CASE WHEN status = 250 THEN 'accepted' WHEN state = 'unknown' THEN 'unknown' ELSE 'refused' END, $3
+		FROM unnest($4::bigint[], $5::smallint[], $6::text[], $7::bigint[], $8::text[]) AS p (id, attempt, message, status, state)
+		ON CONFLICT DO NOTHING`, at, mailOperator, now, ids, attempts, messages, statuses, states); err != nil {
 		return fmt.Errorf("store the letters' attempts: %w", err)
 	}
 	if err := recordHealth(ctx, tx, now, subscription.Email, sick, nil); err != nil {

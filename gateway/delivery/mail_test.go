@@ -295,6 +295,11 @@ func TestALetterOfUnknownFateIsRepeatedOnceWithTheSameMessageID(t *testing.T) {
 		}
 		return n == 0
 	})
+	for _, part := range p.trails(stored)[0].Parts { // no relay has refused it
+		if part.State != "unknown" {
+			t.Errorf("attempt %d is %s", part.Attempt, part.State)
+		}
+	}
 	letters := p.relay.Letters()
 	ids := map[string]bool{}
 	for _, l := range letters {

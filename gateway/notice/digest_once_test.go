@@ -59,7 +59,6 @@ func TestAnEventIsInOneDigestOfTheDayWhateverItsMoment(t *testing.T) {
 		for hour := step.from; hour < step.until; hour++ {
 			b.now = at(hour, 5)
 			b.digests()
-			b.digests() // a second process
 		}
 	}
 	letters := b.digestLetters()

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"zvonok/access"
+	"zvonok/gateway/delivery"
 	"zvonok/gateway/subscription"
 )
 
@@ -40,6 +41,10 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 	if err := findBrowsers(ctx, tx, byPush, candidates); err != nil {
 		return nil, err
 	}
+	takes, err := takers(ctx, tx, candidates, orders)
+	if err != nil {
+		return nil, err
+	}
 	type told struct {
 		news    *news
 		who     access.RepresentativeID
@@ -54,7 +59,7 @@ func fallback(ctx context.Context, tx pgx.Tx, candidates []*candidate, now time.
 		if c.channel == "" || !c.open() && !c.barred() {
 			continue
 		}
-		next := nextStep(c.listener, orders[c.listener.Representative], c.channel)
+		next := nextStep(c.listener, orders[c.listener.Representative], c.channel, takes)
 		if next == nil || taken[told{c.news, c.listener.Representative, next.channel}] {
 			continue
 		}
@@ -84,8 +89,36 @@ func (c *candidate) barred() bool {
 	return c.reason == NoAddress || c.reason == OptedOut || c.reason == Unreachable || c.reason == Unconfirmed
 }
 
+// takers says which addresses of orders take messages: of whom it depends which
+// channel is the next.
+func takers(
+	ctx context.Context, tx pgx.Tx, candidates []*candidate, orders map[access.RepresentativeID][]subscription.Step,
+) (func(subscription.Channel, string) bool, error) {
+	addresses := map[subscription.Channel][]string{}
+	for _, c := range candidates {
+		for _, s := range orders[c.listener.Representative] {
+			if address := addressOf(c.listener, s.Channel); address != "" {
+				addresses[s.Channel] = append(addresses[s.Channel], address)
+			}
+		}
+	}
+	health := map[subscription.Channel]map[string]delivery.Health{}
+	for channel, list := range addresses {
+		var err error
+		if health[channel], err = delivery.HealthOf(ctx, tx, channel, list); err != nil {
+			return nil, err
+		}
+	}
+	return func(channel subscription.Channel, address string) bool {
+		h := health[channel][address]
+		return !h.OptedOut && !h.Suppressed && !h.Doubted
+	}, nil
+}
+
 // nextStep is the first channel after one in an order that reaches the listener.
-func nextStep(l listener, order []subscription.Step, after subscription.Channel) *step {
+func nextStep(
+	l listener, order []subscription.Step, after subscription.Channel, takes func(subscription.Channel, string) bool,
+) *step {
 	patience := subscription.DefaultPatience
 	if i := slices.IndexFunc(order, func(s subscription.Step) bool { return s.Channel == after }); i >= 0 {
 		patience = order[i].Patience
@@ -95,7 +128,7 @@ func nextStep(l listener, order []subscription.Step, after subscription.Channel)
 		if !ok {
 			return nil
 		}
-		if address := addressOf(l, next.Channel); address != "" {
+		if address := addressOf(l, next.Channel); address != "" && takes(next.Channel, address) {
 			return &step{next.Channel, address, patience}
 		}
 		after = next.Channel

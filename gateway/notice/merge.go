@@ -136,7 +136,8 @@ func (t *Teller) meet(ctx context.Context, tx pgx.Tx, messages []*message, now t
 		}
 		// The same child again is news of its own: it went out and came back.
 		again := slices.ContainsFunc(m.members, func(c *candidate) bool { return seen[c.news.child] })
-		if len(before) == len(w.Events) && !again {
+		// What has no spare cannot fall back for the sibling that would.
+		if len(before) == len(w.Events) && !again && (w.Spare || len(m.fallsBack()) == 0) {
 			m.joins, m.before = w, before
 			joined[w.ID] = true
 		}

@@ -72,13 +72,19 @@ func (t *Teller) style(l listener, channel subscription.Channel) templates.Style
 
 // text renders a message for a channel.
 func (t *Teller) text(m *message, channel subscription.Channel) (string, *delivery.Letter) {
-	all := slices.Clone(m.before)
-	for _, member := range m.members {
+	return t.tellOf(m.before, m.members, channel)
+}
+
+// tellOf renders news of siblings for a channel: words that a message tells already, and candidates.
+func (t *Teller) tellOf(before []words, members []*candidate, channel subscription.Channel) (string, *delivery.Letter) {
+	all := slices.Clone(before)
+	for _, member := range members {
 		all = append(all, member.news.words)
 	}
-	body, letter := all[0].message(t.reader(m.members[0], channel), all[1:])
+	first := members[0]
+	body, letter := all[0].message(t.reader(first, channel), all[1:])
 	if letter != nil {
-		letter.Thread = thread(m.members[0].news.child, m.members[0].news.at.In(m.members[0].news.zone))
+		letter.Thread = thread(first.news.child, first.news.at.In(first.news.zone))
 	}
 	return body, letter
 }
@@ -89,13 +95,20 @@ func thread(child ledger.PersonID, day time.Time) string {
 	return fmt.Sprintf("child-%d.%s", child, day.Format("20060102"))
 }
 
+// fallsBack are the candidates of a message that the recipient's next channel is to
+// tell: those of which it does not tell anyway.
+func (m *message) fallsBack() []*candidate {
+	return slices.DeleteFunc(slices.Clone(m.members), func(c *candidate) bool { return c.next == nil })
+}
+
 // spare renders a message for the recipient's next channel, nil for none.
 func (t *Teller) spare(m *message) *delivery.Spare {
-	next := m.members[0].next
-	if next == nil {
+	members := m.fallsBack()
+	if len(members) == 0 {
 		return nil
 	}
+	next := members[0].next
 	s := &delivery.Spare{Channel: next.channel, Address: next.address, Patience: next.patience}
-	s.Body, s.Letter = t.text(m, next.channel)
+	s.Body, s.Letter = t.tellOf(m.before, members, next.channel)
 	return s
 }

@@ -324,3 +324,48 @@ func TestAMessageHasASpareForTheNextChannelUnlessThatTellsItAnyway(t *testing.T)
 		t.Errorf("spares are %q", spares)
 	}
 }
+
+// Siblings share an SMS also where the reader is told of one of them by the next
+// channel anyway: that one falls back alone. News that falls back joins no message
+// that does not.
+func TestTheSpareOfASharedMessageTellsWhatTheNextChannelHasNotTold(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.order("79000000001", "sms", "email")
+	spares := func() []string {
+		t.Helper()
+		rows, err := b.pool.Query(t.Context(), `SELECT subject FROM delivery.spare ORDER BY delivery_id`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	b.tell(b.pass("b1", morning, "masha", "petya")) // of Masha a letter is sent at once
+	expect(t, "the mother's SMS", b.sentTo("79000000001"), "sms 79000000001 Вход 08:15 Маша П., Петя П.")
+	expect(t, "spares", spares(), "Вход 08:15: Петя")
+	b.now = morning.Add(2 * time.Minute)
+	b.tell(b.pass("b2", b.now, "masha"))
+	b.tell(b.pass("b2", b.now, "petya"))
+	expect(t, "the mother's SMS", b.sentTo("79000000001"), "sms 79000000001 Вход 08:15 Маша П., Петя П.",
+		"sms 79000000001 Вход 08:17 Маша П. Баланс 0,00 р", "sms 79000000001 Вход 08:17 Петя П. Баланс 0,00 р")
+	expect(t, "spares", spares(), "Вход 08:15: Петя", "Вход 08:17: Петя")
+}
+
+// A channel that takes nothing is no next one: the one after it is.
+func TestTheNextChannelIsOneThatTakesMessages(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.exec(`DELETE FROM subscription.subscription`)
+	b.wantsNow("79000000001", "petya", "push")
+	b.order("79000000001", "push", "sms", "email")
+	if err := delivery.OptOut(t.Context(), b.pool, subscription.SMS, "79000000001", "stop", morning); err != nil {
+		t.Fatal(err)
+	}
+	b.tell(b.pass("b1", morning, "petya")) // no browser is registered
+	expect(t, "messages", b.sent(), "email mother@example.org Вход 08:15: Петя")
+	expect(t, "verdicts", b.verdicts(), "petya 79000000001 email told", "petya 79000000001 push no_address")
+}
