@@ -67,11 +67,15 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 		if i == 0 {
 			weight = 10
 		}
+		timeout := patience // an answer on a slow machine is an answer
+		if behaviour.Silence > 0 || behaviour.Swallow > 0 || behaviour.WrongSequence > 0 || behaviour.HalfOpenEvery > 0 || behaviour.Late > 0 {
+			timeout = 2 * time.Second // a silent operator must not hold up the end of a test
+		}
 		configs = append(configs, carrier.OperatorConfig{
 			Name: name, Mode: carrier.Client, Address: box.Addr(), SystemID: "school", Password: "secret", Binds: 1,
 			Window: 20, Rate: 5000, Roles: []carrier.Role{carrier.RoleSMS}, Source: "SCHOOL", Weight: weight,
 			NetworkErrors:   map[string]carrier.Class{"027": carrier.PermanentRoute},
-			ResponseTimeout: 2 * time.Second, // a silent operator must not hold up the end of a test
+			ResponseTimeout: timeout,
 		})
 	}
 	var err error

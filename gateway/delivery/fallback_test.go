@@ -30,6 +30,16 @@ func withSpare(n int, patience time.Duration) delivery.Draft {
 	return d
 }
 
+// patienceEnds makes the reader's patience with a message end now, however long it took to come here.
+func (b *bench) patienceEnds(s delivery.Stored) {
+	b.t.Helper()
+	b.exec(`UPDATE delivery.spare SET patience = '0' WHERE delivery_id = $1 AND at = $2`, s.ID, s.At)
+	if _, err := b.insert.Insert(b.t.Context(), delivery.FallbackArgs{At: s.At, IDs: []delivery.ID{s.ID}},
+		&river.InsertOpts{Queue: delivery.ResolveQueue}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
 // letters lists the subjects of letters to the spare address.
 func (b *bench) letters() []string {
 	b.t.Helper()
@@ -149,9 +159,11 @@ func TestAMessageThatTheOperatorHasDeliveredWithoutAReceiptDoesNotFallBack(t *te
 	t.Parallel()
 	b := setup(t, smpptest.Behaviour{LostReceipts: 1})
 	b.start()
-	long := withSpare(1, 300*time.Millisecond)
+	long := withSpare(1, time.Hour)
 	long.Body = strings.Repeat(long.Body+" ", 6) // of several parts, each asked for
 	stored := b.enqueue(long)
+	b.awaitState(stored[0], delivery.Sent)
+	b.patienceEnds(stored[0])
 	b.await("the answer", func() bool { return b.states()[delivery.Delivered] == 1 })
 	if n := len(b.letters()); n != 0 {
 		t.Errorf("%d letters", n)
@@ -167,8 +179,9 @@ func TestADeliveredMessageDoesNotFallBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, smpptest.Behaviour{})
 	b.start()
-	b.enqueue(withSpare(1, 300*time.Millisecond))
+	stored := b.enqueue(withSpare(1, time.Hour))
 	b.awaitDelivered(1)
+	b.patienceEnds(stored[0])
 	b.await("the look at it", func() bool {
 		var done int
 		if err := b.pool.QueryRow(t.Context(), `

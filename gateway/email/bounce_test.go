@@ -140,7 +140,7 @@ func startIntake(t *testing.T) *taker {
 	served := make(chan error, 1)
 	go func() { served <- k.intake.Serve(l) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := k.intake.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -330,7 +330,7 @@ func TestShutdownEndsPeersThatStay(t *testing.T) {
 	if err := k.intake.Shutdown(ctx); err != nil {
 		t.Error(err)
 	}
-	if err := c.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	buffer := make([]byte, 512)

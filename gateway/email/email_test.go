@@ -81,7 +81,7 @@ func bench(t *testing.T, change func(*Config), options ...emailtest.Option) *roo
 
 // hurry makes a Sender give up soon.
 func (r *room) hurry() {
-	const soon = 500 * time.Millisecond
+	const soon = 2 * time.Second // what does answer must have the time for it
 	r.sender.times = times{dial: soon, command: soon, write: soon, final: soon, letter: 10 * soon}
 }
 
@@ -561,13 +561,13 @@ func TestASlowOrDyingPeer(t *testing.T) {
 		{"says nothing to RCPT", emailtest.Silence("RCPT"), HostDown, Rcpt, 0},
 		{"says nothing to DATA", emailtest.Silence("DATA"), HostDown, Data, 0},
 		{"says nothing to the final dot", emailtest.Silence("END"), Unknown, Final, 1},
-		{"answers an octet at a time", emailtest.Drip("CONNECT", 200*time.Millisecond), HostDown, Greeting, 0},
+		{"answers an octet at a time", emailtest.Drip("CONNECT", time.Second), HostDown, Greeting, 0},
 		{"hangs up at first", emailtest.HangUp("CONNECT"), HostDown, Greeting, 0},
 		{"hangs up at RCPT", emailtest.HangUp("RCPT"), HostDown, Rcpt, 0},
 		{"hangs up at DATA", emailtest.HangUp("DATA"), HostDown, Data, 0},
 		{"keeps the letter and hangs up", emailtest.HangUp("END"), Unknown, Final, 1},
 		{"loses the letter and hangs up", emailtest.LoseAndHangUp(), Unknown, Final, 0},
-		{"answers the final dot an octet at a time", emailtest.Drip("END", 200*time.Millisecond), Unknown, Final, 1},
+		{"answers the final dot an octet at a time", emailtest.Drip("END", time.Second), Unknown, Final, 1},
 		{"answers the final dot with nonsense", emailtest.Refuse("END", "what?"), Unknown, Final, 0},
 		{"answers RCPT with nonsense", emailtest.Refuse("RCPT", "what?"), HostDown, Rcpt, 0},
 	} {
@@ -581,7 +581,7 @@ func TestASlowOrDyingPeer(t *testing.T) {
 			if wrong == nil || wrong.Class != tt.class || wrong.Phase != tt.phase || !wrong.Temporary() {
 				t.Fatalf("%v", wrong)
 			}
-			if took := time.Since(began); took > 5*time.Second {
+			if took := time.Since(began); took > time.Minute { // the relay would be silent for ever
 				t.Errorf("it took %v", took)
 			}
 			if n := len(r.relay.Letters()); n != tt.kept {

@@ -335,7 +335,7 @@ func TestAPeerThatStopsReadingCostsOneWrite(t *testing.T) {
 	if wrong == nil || wrong.Class != HostDown || wrong.Phase != Data {
 		t.Errorf("%v", wrong)
 	}
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > time.Minute { // the peer would never read on
 		t.Errorf("it took %v", took)
 	}
 }

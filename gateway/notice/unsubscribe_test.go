@@ -125,6 +125,7 @@ func TestAFloodOfOptOutsIsHeldBackFromTheDatabase(t *testing.T) {
 	pool := pgtest.New(t)
 	u := newUnsubscribe(t, pool, 1)
 	url := u.URL("mother@example.org")
+	// The clock stands still, so however long it takes, nothing becomes free again.
 	codes := map[int]int{}
 	for i := range unsubscribeBurst + 50 {
 		codes[ask(u, http.MethodPost, u.URL(strings.Repeat("x", i+1)+"@example.org"), "").Code]++
