@@ -101,7 +101,7 @@ var explained = map[reflect.Type]map[string]string{
 	reflect.TypeFor[Decision](): {
 		"person":     "Whose card it is; absent when it is nobody's here, or opens nothing.",
 		"reason":     "Why not; empty when allowed.",
-		"balance":    "At a till: the money that is free to be spent.",
+		"balance":    "At a till: the money that is free to be spent, with what is held for the meal asked about.",
 		"limit_left": "At a till: what the buffet may still sell today; absent without a limit.",
 		"banned":     "At a till: the items that this person is not to have.",
 	},
@@ -120,6 +120,7 @@ var explained = map[reflect.Type]map[string]string{
 	reflect.TypeFor[ListedPerson](): {
 		"gone":       "Forget this person.",
 		"debt_floor": "How deep a hot meal may take the balance.",
+		"ordered":    "Meals ordered ahead for today and not served yet. What is held for one is not in the balance, and pays for it.",
 		"limit_left": "What the buffet may still sell today; absent without a limit.",
 		"bans":       "What the buffet is not to sell.",
 	},

@@ -20,7 +20,7 @@ import (
 )
 
 const listsText = "For decisions while the server cannot be reached: cards with their blocks, and for tills the " +
-	"balances, limits and bans of the people of the device's organisation. Ask first without a cursor, then with the " +
+	"balances, meals ordered ahead, limits and bans of the people of the device's organisation. Ask first without a cursor, then with the " +
 	"cursor of the last answer; while more is true, ask again at once. A card or a person that comes again replaces " +
 	"what was told before. A change is in the list within half a minute. Show the age of the list, the time since " +
 	"server_time: of what was blocked since it knows nothing."
@@ -47,12 +47,13 @@ type ListedCard struct {
 
 // ListedPerson is somebody's money as a till needs to know it.
 type ListedPerson struct {
-	Person    string        `json:"person" example:"p-17"`
-	Gone      bool          `json:"gone,omitempty"`
-	Balance   money.Amount  `json:"balance" example:"143.50"`
-	DebtFloor money.Amount  `json:"debt_floor" example:"-300.00"`
-	LimitLeft *money.Amount `json:"limit_left,omitempty" example:"50.00"`
-	Bans      []meal.Ban    `json:"bans,omitempty" nullable:"false"`
+	Person    string          `json:"person" example:"p-17"`
+	Gone      bool            `json:"gone,omitempty"`
+	Balance   money.Amount    `json:"balance" example:"143.50"`
+	DebtFloor money.Amount    `json:"debt_floor" example:"-300.00"`
+	Ordered   []meal.HeldMeal `json:"ordered,omitempty" nullable:"false"`
+	LimitLeft *money.Amount   `json:"limit_left,omitempty" example:"50.00"`
+	Bans      []meal.Ban      `json:"bans,omitempty" nullable:"false"`
 }
 
 // listCursor is a place in the changes of an organisation.
@@ -257,11 +258,15 @@ func makeList(ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID
 	if err != nil {
 		return err
 	}
+	ordered, err := meal.HeldMeals(ctx, tx, organisation, today)
+	if err != nil {
+		return err
+	}
 	entries := make([]string, len(people))
 	for i, person := range people {
 		balance := balances[person]
 		entry, err := json.Marshal(ListedPerson{
-			Person: codes[i], Balance: balance.Available(), DebtFloor: balance.DebtFloor,
+			Person: codes[i], Balance: balance.Available(), DebtFloor: balance.DebtFloor, Ordered: ordered[person],
 			LimitLeft: rules[i].Left(), Bans: rules[i].Bans,
 		})
 		if err != nil {

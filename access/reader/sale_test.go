@@ -535,6 +535,12 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 		s.exec(`INSERT INTO access.card_event (card_id, organisation_id, what, at, actor_kind, actor_id)
 		        SELECT id, organisation_id, 'imported', $2, 'registry', 'import' FROM access.card WHERE person_id = $1`, s.people[n], s.now)
 	}
+	s.exec(`WITH ordered AS (
+	            INSERT INTO meal.preorder (person_id, organisation_id, day, meal, price, ordered_by, ordered_at)
+	            SELECT id, organisation_id, ($2::timestamptz AT TIME ZONE 'Europe/Moscow')::date, 'lunch', 4000, 1, $2 FROM ledger.person WHERE id = $1
+	            RETURNING id, person_id)
+	        SELECT ledger.hold_money(ARRAY[a.id], ARRAY[4000::bigint], ARRAY['preorder'], ARRAY[o.id::text])
+	          FROM ordered o JOIN ledger.account a ON a.person_id = o.person_id`, s.people[0], s.now)
 	first, r := till.listsOf("", 2)
 	if r.status != http.StatusOK || len(first.Cards) != 2 || len(first.People) != 2 {
 		t.Fatalf("the first list: %d %s", r.status, r.body)
@@ -542,7 +548,8 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 	if c := first.Cards[0]; c.Card != uid(1) || c.Person != "o-1-p1" || c.Name != "Петрова М." || !c.Allow {
 		t.Errorf("card %+v", c)
 	}
-	if p := first.People[0]; p.Person != "o-1-p1" || p.Balance != 100_00 || p.DebtFloor != -300_00 || p.LimitLeft != nil {
+	if p := first.People[0]; p.Person != "o-1-p1" || p.Balance != 60_00 || p.DebtFloor != -300_00 || p.LimitLeft != nil ||
+		!slices.Equal(p.Ordered, []meal.HeldMeal{{Meal: "lunch", Held: 40_00}}) || first.People[1].Ordered != nil {
 		t.Errorf("person %+v", p)
 	}
 	again, _ := till.lists(first.Cursor)
@@ -563,7 +570,7 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 		t.Errorf("the block: %s", r.body)
 	}
 	slices.SortFunc(next.People, func(a, b reader.ListedPerson) int { return strings.Compare(a.Person, b.Person) })
-	if len(next.People) != 2 || next.People[0].Balance != 30_00 || next.People[1].Person != "o-1-p2" || !next.People[1].Gone {
+	if len(next.People) != 2 || next.People[0].Balance != -10_00 || next.People[1].Person != "o-1-p2" || !next.People[1].Gone {
 		t.Errorf("the purchase and who has left: %s", r.body)
 	}
 	for _, wrong := range []string{"x", "1-1", ".", "1.2", "x.1-1", "%27"} {

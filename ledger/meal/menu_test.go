@@ -12,6 +12,7 @@ import (
 	"github.com/xuri/excelize/v2"
 
 	"zvonok/ledger/meal"
+	"zvonok/ledger/money"
 	"zvonok/ledger/registry"
 )
 
@@ -170,6 +171,29 @@ func TestOrdersHoldMoneyUntilTheyAreServed(t *testing.T) {
 	if v := c.sell(other)[0]; v.Code != meal.CodeNotEnough {
 		t.Errorf("a meal from held money is %s", v.Code)
 	}
+	for _, row := range []struct {
+		at      time.Time
+		meal    string
+		kind    meal.Kind
+		want    meal.Code
+		balance money.Amount
+	}{
+		{lunch.At, "Lunch", meal.Hot, "", 200_00},
+		{lunch.At, "dinner", meal.Hot, meal.CodeNotEnough, 95_00},
+		{lunch.At, "", meal.Buffet, meal.CodeNotEnough, 95_00},
+		{noon, "lunch", meal.Hot, meal.CodeNotEnough, 95_00},
+	} {
+		answer, err := c.Authorize(t.Context(), c.pool, meal.Ask{Person: c.payer, Kind: row.kind, Meal: row.meal, Total: 105_00, Device: 1, At: row.at})
+		c.must(err)
+		if answer.Reason != row.want || answer.Allow != (row.want == "") || answer.Balance != row.balance {
+			t.Errorf("a till that asks for a %s %q of the %s is told %+v", row.kind, row.meal, row.at, answer)
+		}
+	}
+	held, err := meal.HeldMeals(t.Context(), c.pool, c.school, friday)
+	c.must(err)
+	if len(held) != 1 || !slices.Equal(held[c.payer], []meal.HeldMeal{{Meal: "lunch", Held: 105_00}}) {
+		t.Errorf("held for meals: %v", held)
+	}
 	if v := c.sell(lunch)[0]; v.Code != meal.CodeSold || v.Balance != 95_00 {
 		t.Errorf("the ordered meal is %+v", v)
 	}
@@ -271,6 +295,39 @@ func TestTheProvidersTurnover(t *testing.T) {
 	}
 	if others, err := meal.Turnover(t.Context(), c.pool, "nobody", day(0), day(0)); err != nil || len(others) != 0 {
 		t.Errorf("another payee's turnover is %v, %v", others, err)
+	}
+}
+
+// What a till calls a meal, or a registry an organisation, is no formula in the
+// accountant's spreadsheet; a sum below zero stays a number.
+func TestAReportRunsNoFormula(t *testing.T) {
+	t.Parallel()
+	var text bytes.Buffer
+	line := meal.TurnoverLine{
+		Day: day(0), Organisation: "+1", Name: `=HYPERLINK("http://example.org")`, Kind: meal.Hot, Meal: "@SUM(A1)", Booked: "wallet",
+		Returns: 1, Returned: 110_00,
+	}
+	if err := meal.TurnoverSheet([]meal.TurnoverLine{line}).WriteCSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	_, got, _ := strings.Cut(text.String(), "\n")
+	want := day(0).Format(time.DateOnly) + `,'+1,"'=HYPERLINK(""http://example.org"")",hot,'@SUM(A1),wallet,0,0,0.00,1,110.00,-110.00` + "\n"
+	if got != want {
+		t.Errorf("the line is\n%swant\n%s", got, want)
+	}
+	var sheet bytes.Buffer
+	if err := meal.TurnoverSheet([]meal.TurnoverLine{line}).WriteXLSX(&sheet); err != nil {
+		t.Fatal(err)
+	}
+	file, err := excelize.OpenReader(&sheet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, cell := range []string{"B2", "C2", "E2"} {
+		if formula, err := file.GetCellFormula("turnover", cell); formula != "" || err != nil {
+			t.Errorf("%s of the spreadsheet is the formula %q, %v", cell, formula, err)
+		}
 	}
 }
 

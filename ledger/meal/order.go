@@ -409,6 +409,40 @@ func Orders(ctx context.Context, q pg.Querier, person ledger.PersonID, from, to 
 	return orders, nil
 }
 
+// HeldMeal is a meal of a day that has been ordered ahead, and the money that is
+// held for it: for a till, over and above the balance.
+type HeldMeal struct {
+	Meal string       `json:"meal" example:"lunch"`
+	Held money.Amount `json:"held" example:"105.00"`
+}
+
+// HeldMeals returns what is ordered ahead and not served yet at an organisation
+// on a day, by person, in the order of the meals' names.
+func HeldMeals(
+	ctx context.Context, q pg.Querier, organisation ledger.OrganisationID, day time.Time,
+) (map[ledger.PersonID][]HeldMeal, error) {
+	rows, err := q.Query(ctx, `
+		SELECT o.person_id, o.meal, sum(h.amount)::bigint
+		  FROM meal.preorder o
+		  JOIN ledger.hold h ON h.source = $3 AND h.ext_id = o.id::text AND h.state = 'open'
+		 WHERE o.organisation_id = $1 AND o.day = $2 AND o.state = 'placed'
+		 GROUP BY o.person_id, o.meal
+		 ORDER BY o.person_id, o.meal`, organisation, day, orderSource)
+	if err != nil {
+		return nil, fmt.Errorf("read what is held for meals: %w", err)
+	}
+	held := map[ledger.PersonID][]HeldMeal{}
+	var person ledger.PersonID
+	var m HeldMeal
+	if _, err := pgx.ForEachRow(rows, []any{&person, &m.Meal, &m.Held}, func() error {
+		held[person] = append(held[person], m)
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read what is held for meals: %w", err)
+	}
+	return held, nil
+}
+
 // SheetLine is what a provider is to bring to an organisation: so many portions
 // of a meal, or of a dish of it.
 type SheetLine struct {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -132,14 +133,24 @@ func (Sheet) Text(cell any) string {
 	return fmt.Sprint(cell)
 }
 
-// WriteCSV writes the report as UTF-8 CSV with a header line.
+// harmless keeps spreadsheets from running what a till or a registry has written
+// as a formula. A sum below zero is a number and stays one.
+func harmless(cell any, text string) string {
+	if _, typed := cell.(string); typed && text != "" && strings.ContainsRune("=+-@\t\r", rune(text[0])) {
+		return "'" + text
+	}
+	return text
+}
+
+// WriteCSV writes the report as UTF-8 CSV with a header line. A text that a
+// spreadsheet would take for a formula is made plain (ASVS V1.2.10).
 func (s Sheet) WriteCSV(w io.Writer) error {
 	out := csv.NewWriter(w)
 	records := [][]string{s.Header}
 	for _, row := range s.Rows {
 		record := make([]string, len(row))
 		for i, cell := range row {
-			record[i] = s.Text(cell)
+			record[i] = harmless(cell, s.Text(cell))
 		}
 		records = append(records, record)
 	}

@@ -418,7 +418,8 @@ type Answer struct {
 	// Reason and Message say why not.
 	Reason  Code
 	Message string
-	// Balance is the money in the wallet that is free to be spent.
+	// Balance is the money in the wallet that is free to be spent, with what is
+	// held for the meal asked about.
 	Balance money.Amount
 	// LimitLeft is what the parents' limit leaves for today; nil when there is none.
 	LimitLeft *money.Amount
@@ -444,15 +445,22 @@ func (c *Canteen) Authorize(ctx context.Context, q *pgxpool.Pool, ask Ask) (Answ
 	var benefit ledger.Benefit
 	var zone string
 	var wallet, closed, enough bool
+	// Money that is held for this very meal is there to pay for it, as in Sell.
 	rows, err := q.Query(ctx, `
 		SELECT p.organisation_id, p.benefit, o.time_zone, b.account_id IS NOT NULL, coalesce(b.closed, false),
-		       coalesce(b.posted - b.held, 0),
-		       coalesce(ledger.debit_allowed($2, b.posted - b.held, b.posted - b.held - $3, b.policy_floor), false)
+		       coalesce(f.free, 0), coalesce(ledger.debit_allowed($2, f.free, f.free - $3, b.policy_floor), false)
 		  FROM ledger.person p
 		  JOIN ledger.organisation o ON o.id = p.organisation_id
 		  LEFT JOIN ledger.account a ON a.person_id = p.id
 		  LEFT JOIN ledger.balance b ON b.account_id = a.id
-		 WHERE p.id = $1`, ask.Person, ask.Kind == Hot, int64(ask.Total))
+		 CROSS JOIN LATERAL (
+		       SELECT b.posted - b.held + CASE WHEN $2 THEN (
+		              SELECT coalesce(sum(h.amount), 0)::bigint
+		                FROM meal.preorder r
+		                JOIN ledger.hold h ON h.source = $6 AND h.ext_id = r.id::text AND h.state = 'open'
+		               WHERE r.person_id = p.id AND r.day = ($4::timestamptz AT TIME ZONE o.time_zone)::date
+		                 AND r.meal = $5 AND r.state = 'placed') ELSE 0 END AS free) f
+		 WHERE p.id = $1`, ask.Person, ask.Kind == Hot, int64(ask.Total), ask.At, ask.Meal, orderSource)
 	if err != nil {
 		return answer, fmt.Errorf("authorize a sale: %w", err)
 	}
