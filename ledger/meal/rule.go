@@ -24,7 +24,7 @@ type BanKind string
 
 // The kinds of bans.
 const (
-	BanDish     BanKind = "dish"     // by the item's code or name
+	BanDish     BanKind = "dish"     // by the item's code or name, as the till or the canteen's list has it
 	BanCategory BanKind = "category" // as the provider sorts its products and dishes
 	BanAllergen BanKind = "allergen" // as the provider declares them, by an item's code or on the day's menu
 )
@@ -173,6 +173,7 @@ func RulesOf(ctx context.Context, q pg.Querier, people []ledger.PersonID, days [
 
 // product is what a provider declares of what it sells.
 type product struct {
+	name      string
 	category  string
 	allergens []string
 }
@@ -191,17 +192,18 @@ type productKey struct {
 }
 
 // of returns what is declared of an item sold on a day.
-func (p products) of(organisation ledger.OrganisationID, day time.Time, item Item) (category []string, allergens []string) {
+func (p products) of(organisation ledger.OrganisationID, day time.Time, item Item) (names, categories, allergens []string) {
 	for _, key := range []productKey{
 		{organisation: organisation, code: item.Code},
 		{organisation: organisation, day: day, dish: alike(item.Name)},
 	} {
 		if declared, known := p[key]; known {
-			category = append(category, declared.category)
+			names = append(names, declared.name)
+			categories = append(categories, declared.category)
 			allergens = append(allergens, declared.allergens...)
 		}
 	}
-	return category, allergens
+	return names, categories, allergens
 }
 
 // wanted is an item of which the provider's declaration is asked.
@@ -221,11 +223,11 @@ func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, e
 		organisations[i], codes[i], days[i], dishes[i] = int64(w.organisation), w.item.Code, w.day, alike(w.item.Name)
 	}
 	rows, err := q.Query(ctx, `
-		SELECT DISTINCT p.organisation_id, p.code, '0001-01-01'::date, '', lower(p.category), p.allergens
+		SELECT DISTINCT p.organisation_id, p.code, '0001-01-01'::date, '', p.name, lower(p.category), p.allergens
 		  FROM unnest($1::bigint[], $2::text[]) AS i (organisation_id, code)
 		  JOIN meal.product p ON p.organisation_id = i.organisation_id AND p.code = i.code
 		UNION ALL
-		SELECT DISTINCT m.organisation_id, '', m.day, replace(lower(m.dish), 'ё', 'е'), lower(m.category), m.allergens
+		SELECT DISTINCT m.organisation_id, '', m.day, replace(lower(m.dish), 'ё', 'е'), m.dish, lower(m.category), m.allergens
 		  FROM unnest($1::bigint[], $3::date[], $4::text[]) AS i (organisation_id, day, dish)
 		  JOIN meal.menu m ON m.organisation_id = i.organisation_id AND m.day = i.day
 		                   AND replace(lower(m.dish), 'ё', 'е') = i.dish`,
@@ -236,13 +238,13 @@ func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, e
 	declared := products{}
 	var key productKey
 	var p product
-	if _, err := pgx.ForEachRow(rows, []any{&key.organisation, &key.code, &key.day, &key.dish, &p.category, &p.allergens},
+	if _, err := pgx.ForEachRow(rows, []any{&key.organisation, &key.code, &key.day, &key.dish, &p.name, &p.category, &p.allergens},
 		func() error {
 			if key.code != "" {
 				key.day = time.Time{}
 			}
 			// A dish may be on the menu of several meals: what any of them declares counts.
-			declared[key] = product{p.category, append(declared[key].allergens, p.allergens...)}
+			declared[key] = product{p.name, p.category, append(declared[key].allergens, p.allergens...)}
 			return nil
 		}); err != nil {
 		return nil, fmt.Errorf("read what the canteen declares: %w", err)
@@ -252,13 +254,15 @@ func readProducts(ctx context.Context, q pg.Querier, list []wanted) (products, e
 
 // banned returns the ban that an item falls under.
 func (r *Rules) banned(w wanted, declared products) (Ban, bool) {
-	categories, allergens := declared.of(w.organisation, w.day, w.item)
+	names, categories, allergens := declared.of(w.organisation, w.day, w.item)
 	for _, ban := range r.Bans {
 		value, hit := alike(ban.Value), false
 		same := func(word string) bool { return alike(word) == value }
 		switch ban.Kind {
 		case BanDish:
-			hit = same(w.item.Code) || same(w.item.Name)
+			// A till may send no more than its code, or a name of its own: what the
+			// parents know is the canteen's name.
+			hit = same(w.item.Code) || same(w.item.Name) || slices.ContainsFunc(names, same)
 		case BanCategory:
 			hit = slices.ContainsFunc(categories, same)
 		case BanAllergen:

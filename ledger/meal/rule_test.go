@@ -76,6 +76,9 @@ func TestABanHoldsForYoAndYeAlike(t *testing.T) {
 		{meal.Ban{Kind: meal.BanCategory, Value: "печеное"}, meal.Item{Code: "h1", Name: "x"}},
 		{meal.Ban{Kind: meal.BanDish, Value: "Чёрный чай"}, meal.Item{Name: "черный чай"}},
 		{meal.Ban{Kind: meal.BanDish, Value: "черный чай"}, meal.Item{Name: "ЧЁРНЫЙ ЧАЙ"}},
+		// A till that sends only its code, and one that has a name of its own for it.
+		{meal.Ban{Kind: meal.BanDish, Value: "чак-чак"}, meal.Item{Code: "h1"}},
+		{meal.Ban{Kind: meal.BanDish, Value: "Чак-чак"}, meal.Item{Code: "h1", Name: "Выпечка 7"}},
 	} {
 		c.inTx(func(tx pgx.Tx) error {
 			return meal.SetBans(t.Context(), tx, c.payer, []meal.Ban{row.ban}, mother, noon)
