@@ -12,6 +12,11 @@ import (
 // reached then, and 30 days are allowed (152-FZ, article 21); a run is due once a day.
 const keepNames = 29 * 24 * time.Hour
 
+// keepBenefits is how long it is kept which meals the city paid for before a
+// change: what a till that was offline reports later than that is judged by the
+// register as it stands.
+const keepBenefits = 100 * 24 * time.Hour
+
 // pseudonym stands for the names of somebody who has left.
 const pseudonym = "—"
 
@@ -29,6 +34,12 @@ func Pseudonymise(ctx context.Context, tx pgx.Tx, now time.Time) (int64, error) 
 		now.Add(-keepNames), pseudonym)
 	if err != nil {
 		return 0, fmt.Errorf("pseudonymise who has left: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		DELETE FROM ledger.benefit_past b
+		 WHERE b.until < $1 OR EXISTS (SELECT FROM ledger.person p WHERE p.id = b.person_id AND p.family_name = $2)`,
+		now.Add(-keepBenefits), pseudonym); err != nil {
+		return 0, fmt.Errorf("forget benefits of the past: %w", err)
 	}
 	return tag.RowsAffected(), nil
 }

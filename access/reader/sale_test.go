@@ -38,6 +38,7 @@ func newTill(t *testing.T) (*site, device) {
 		s.wallet(person, 100_00)
 	}
 	s.exec(`UPDATE ledger.person SET benefit = 'breakfast'`)
+	s.exec(`DELETE FROM ledger.benefit_past`) // it was so all along
 	return s, s.device("till", reader.Till, "o-1-b")
 }
 
@@ -523,6 +524,24 @@ func (d device) listsOf(since string, cards int) (reader.Changes, reply) {
 		if len(all.Cards) >= cards || r.status != http.StatusOK {
 			return all, r
 		}
+	}
+}
+
+// What a till was offline with reaches the books of its own school, although the
+// child has gone to another one, with the card, before the till reports it.
+func TestALateSaleIsOfTheSchoolThatMadeIt(t *testing.T) {
+	t.Parallel()
+	s, till := newTill(t)
+	other, _ := s.school("o-2", "school", 0)
+	s.exec(`UPDATE ledger.person SET organisation_id = $2 WHERE id = $1`, s.people[0], other)
+	s.exec(`UPDATE access.card SET state = 'returned', ended_at = $2 WHERE person_id = $1`, s.people[0], morning.Add(time.Hour))
+	s.card(other, uid(1), s.people[0], 0)
+	s.now = morning.Add(2 * time.Hour)
+	if r := till.upload(sale(1, 1, "hot", "lunch", "70.00", morning)); !slices.Equal(r.Acknowledged, []int64{1}) {
+		t.Fatalf("answer %s", r.body)
+	}
+	if n := s.count(`SELECT count(*) FROM meal.sale WHERE organisation_id = $1 AND person_id = $2`, s.organisation, s.people[0]); n != 1 {
+		t.Errorf("%d sales are of the till's school", n)
 	}
 }
 

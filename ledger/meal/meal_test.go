@@ -606,11 +606,83 @@ func TestARepeatIsARepeatWhateverHasChanged(t *testing.T) {
 			t.Errorf("repeat %d is %+v", i, v)
 		}
 	}
-	if v := c.sell(c.sale(c.payer, meal.Buffet, "", 10_00))[0]; v.Code != meal.CodeSold {
+	later := c.sale(c.payer, meal.Buffet, "", 10_00)
+	later.At = time.Now().Add(time.Minute)
+	if v := c.sell(later)[0]; v.Code != meal.CodeSold {
 		t.Errorf("a sale for the new payee is %+v", v)
 	}
 	if n := c.count(`SELECT count(*) FROM ledger.account WHERE kind = 'buffet'`); n != 2 {
 		t.Errorf("%d buffet accounts", n)
 	}
 	c.sound()
+}
+
+// What a till that was offline reports late is owed to who cooked that day, and
+// paid by who paid for the child's meals then, whatever the register says by now;
+// and it is a sale of the till's own school, whose child may have moved on.
+func TestALateSaleIsJudgedByItsOwnTime(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 1000_00)
+	c.exec(`INSERT INTO ledger.building (id, code, organisation_id, address) VALUES (7, 'b7', $1, 'x')`, int64(c.school))
+	c.exec(`INSERT INTO ledger.payee (code, name, inn, payment_code)
+	        VALUES ('kp2', 'Kombinat 2', '7707083893', '917'), ('kp3', 'Kombinat 3', '7700000001', '918')`)
+	var other ledger.OrganisationID
+	c.must(c.pool.QueryRow(t.Context(), `
+		INSERT INTO ledger.organisation (code, kind, name, short_name, payee_code, time_zone)
+		VALUES ('s2', 'school', 'School 2', 'S2', 'kp3', 'Asia/Vladivostok') RETURNING id`).Scan(&other))
+	at := func(when time.Time, s meal.Sale) meal.Sale {
+		s = offline(s)
+		s.At = when
+		return s
+	}
+	before := time.Now().Add(-time.Hour)
+	c.exec(`UPDATE ledger.organisation SET payee_code = 'kp2' WHERE id = $1`, int64(c.school))
+	c.exec(`UPDATE ledger.person SET benefit = 'none' WHERE id = $1`, int64(c.full))
+	c.exec(`UPDATE ledger.person SET benefit = 'lunch' WHERE id = $1`, int64(c.payer))
+	after := time.Now().Add(time.Minute)
+	c.inTx(func(tx pgx.Tx) error {
+		_, err := c.Move(t.Context(), tx, c.payer, other, "5Б", "olga")
+		return err
+	})
+	verdicts := c.sell(
+		at(before, c.sale(c.payer, meal.Hot, "dinner", 10_00)),
+		at(before, c.sale(c.payer, meal.Buffet, "", 20_00)),
+		at(before, c.sale(c.full, meal.Subsidised, "dinner", 30_00)),
+		at(before, c.sale(c.payer, meal.Subsidised, "lunch", 40_00)),
+		at(after, c.sale(c.payer, meal.Hot, "dinner", 50_00)),
+		at(after, c.sale(c.full, meal.Subsidised, "lunch", 60_00)),
+		at(after, c.sale(c.payer, meal.Subsidised, "lunch", 70_00)))
+	if got, want := codes(verdicts), []meal.Code{
+		meal.CodeSold, meal.CodeSold, meal.CodeSold, meal.CodeNotEntitled, meal.CodeSold, meal.CodeNotEntitled, meal.CodeSold,
+	}; !slices.Equal(got, want) {
+		t.Errorf("verdicts %v, want %v", got, want)
+	}
+	for payee, want := range map[ledger.PayeeCode]money.Amount{"kp": 60_00, "kp2": 120_00, "kp3": 0} {
+		lines, err := meal.Turnover(t.Context(), c.pool, payee, day(-2), day(2))
+		c.must(err)
+		var sum money.Amount
+		for _, l := range lines {
+			sum += l.Net()
+			if l.Organisation != "s1" {
+				t.Errorf("a sale is of organisation %s", l.Organisation)
+			}
+		}
+		if sum != want {
+			t.Errorf("%s is owed %s, want %s", payee, sum, want)
+		}
+	}
+	c.sound()
+
+	// A benefit of the past is forgotten when no till can be that late.
+	forget := func(now time.Time) int {
+		c.inTx(func(tx pgx.Tx) error {
+			_, err := ledger.Pseudonymise(t.Context(), tx, now)
+			return err
+		})
+		return c.count(`SELECT count(*) FROM ledger.benefit_past`)
+	}
+	if young, old := forget(time.Now().AddDate(0, 0, 90)), forget(time.Now().AddDate(0, 0, 110)); young != 2 || old != 0 {
+		t.Errorf("%d benefits of the past are known after 90 days, %d after 110", young, old)
+	}
 }

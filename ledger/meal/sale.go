@@ -34,7 +34,8 @@ type Sale struct {
 	ReceivedAt time.Time
 	// Device and Seq name the sale: the device and its number for it.
 	Device, Seq int64
-	// Building is where; 0 when that is not known.
+	// Building is where: the sale is that of its organisation, and its payee's. 0
+	// when that is not known: of the person's.
 	Building ledger.BuildingID
 	// Mode is ledger.Offline for a sale that has been served already, and
 	// ledger.Online, also when empty, for one that may still be refused.

@@ -12,7 +12,8 @@ import (
 	"zvonok/ledger/money"
 )
 
-// guest is whom a sale is made to, and where the money goes.
+// guest is whom a sale is made to, and where the money goes: as it was when the
+// sale was made, which a till may report days later.
 type guest struct {
 	id           ledger.PersonID
 	organisation ledger.OrganisationID
@@ -79,38 +80,44 @@ func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict,
 	return verdicts, nil
 }
 
-// seat finds the guests, the days and who pays.
+// seat finds the guests, the days and who pays. A sale is of the organisation
+// whose till made it, whatever school the child belongs to by now.
 func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	list := opens(all)
-	people := make([]int64, len(list))
+	people, buildings, times := make([]int64, len(list)), make([]int64, len(list)), make([]time.Time, len(list))
 	for i, s := range list {
-		people[i] = int64(s.Person)
+		people[i], buildings[i], times[i] = int64(s.Person), int64(s.Building), s.At
 	}
 	rows, err := tx.Query(ctx, `
-		SELECT p.id, p.organisation_id, p.benefit, coalesce(o.payee_code, ''), o.time_zone, coalesce(w.id, 0),
-		       l.person_id IS NOT NULL
-		  FROM ledger.person p
-		  JOIN ledger.organisation o ON o.id = p.organisation_id
+		SELECT i.ord, p.id, o.id,
+		       coalesce((SELECT x.benefit FROM ledger.benefit_past x
+		                  WHERE x.person_id = p.id AND x.until > i.at ORDER BY x.until LIMIT 1), p.benefit),
+		       coalesce((SELECT x.payee_code FROM ledger.payee_past x
+		                  WHERE x.organisation_id = o.id AND x.until > i.at ORDER BY x.until LIMIT 1), o.payee_code, ''),
+		       o.time_zone, coalesce(w.id, 0), l.person_id IS NOT NULL
+		  FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) WITH ORDINALITY AS i (person_id, building_id, at, ord)
+		  JOIN ledger.person p ON p.id = i.person_id
+		  LEFT JOIN ledger.building b ON b.id = i.building_id
+		  JOIN ledger.organisation o ON o.id = coalesce(b.organisation_id, p.organisation_id)
 		  LEFT JOIN ledger.account w ON w.person_id = p.id
-		  LEFT JOIN meal.spending_limit l ON l.person_id = p.id
-		 WHERE p.id = ANY ($1)`, people)
+		  LEFT JOIN meal.spending_limit l ON l.person_id = p.id`, people, buildings, times)
 	if err != nil {
 		return fmt.Errorf("find the guests of sales: %w", err)
 	}
-	guests := make(map[ledger.PersonID]*guest, len(list))
+	var place int
 	var g guest
 	var zone string
-	if _, err := pgx.ForEachRow(rows, []any{&g.id, &g.organisation, &g.benefit, &g.payee, &zone, &g.wallet, &g.limited},
+	if _, err := pgx.ForEachRow(rows, []any{&place, &g.id, &g.organisation, &g.benefit, &g.payee, &zone, &g.wallet, &g.limited},
 		func() (err error) {
 			found := g
 			found.zone, err = c.zone(zone)
-			guests[g.id] = &found
+			list[place-1].guest = &found
 			return err
 		}); err != nil {
 		return fmt.Errorf("find the guests of sales: %w", err)
 	}
 	for _, s := range list {
-		s.guest, s.booked = guests[s.Person], "wallet"
+		s.booked = "wallet"
 		switch {
 		case s.guest == nil:
 			s.verdict = refuse(CodeUnknownPerson, "there is no person %d", s.Person)

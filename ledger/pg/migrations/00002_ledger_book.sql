@@ -86,6 +86,25 @@ CREATE TABLE ledger.move (
 );
 CREATE INDEX move_at ON ledger.move (at);
 
+-- Who cooked for an organisation, and which meals of a child the city paid for,
+-- until when: a till may report days later what it sold, and is owed, and was
+-- entitled to, what held at the time. What has not changed since is in the
+-- register. Benefits are kept no longer than tills may be late (ledger.Pseudonymise).
+CREATE TABLE ledger.payee_past (
+    organisation_id bigint NOT NULL,
+    payee_code      text NOT NULL,
+    until           timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX payee_past_organisation ON ledger.payee_past (organisation_id, until);
+CREATE TABLE ledger.benefit_past (
+    person_id bigint NOT NULL,
+    benefit   text NOT NULL,
+    until     timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+CREATE INDEX benefit_past_person ON ledger.benefit_past (person_id, until);
+GRANT SELECT ON ledger.payee_past, ledger.benefit_past TO zvonok_app;
+GRANT DELETE ON ledger.benefit_past TO zvonok_app;
+
 -- Which kinds of accounts a kind of posting may debit and credit.
 CREATE TABLE ledger.posting_rule (
     kind         text NOT NULL,
@@ -511,7 +530,8 @@ $$;
 -- +goose StatementEnd
 
 -- A wallet's policy floor is that of its person's organisation: it follows when
--- the person moves or the organisation changes its own. Both moves are noted.
+-- the person moves or the organisation changes its own. Both moves are noted, and
+-- so is what a change of payee or benefit ends.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.follow_policy() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -520,6 +540,8 @@ DECLARE
     v_actor text := coalesce(nullif(current_setting('zvonok.actor', true), ''), 'import');
 BEGIN
     IF TG_TABLE_NAME = 'person' THEN
+        INSERT INTO ledger.benefit_past (person_id, benefit)
+        SELECT n.id, w.benefit FROM new_rows n JOIN old_rows w ON w.id = n.id AND w.benefit <> n.benefit;
         PERFORM ledger.set_policy_floors(array_agg(a.id), array_agg(o.debt_floor))
            FROM new_rows n
            JOIN old_rows w ON w.id = n.id AND w.organisation_id <> n.organisation_id
@@ -537,6 +559,8 @@ BEGIN
           JOIN ledger.balance b ON b.account_id = a.id
          ORDER BY a.id;
     ELSE
+        INSERT INTO ledger.payee_past (organisation_id, payee_code)
+        SELECT n.id, w.payee_code FROM new_rows n JOIN old_rows w ON w.id = n.id AND w.payee_code <> coalesce(n.payee_code, '');
         PERFORM ledger.set_policy_floors(array_agg(a.id), array_agg(n.debt_floor))
            FROM new_rows n
            JOIN old_rows w ON w.id = n.id AND w.debt_floor <> n.debt_floor
