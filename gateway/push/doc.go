@@ -19,10 +19,11 @@
 //	Refused        the service does not want this message, and never will
 //	Temporary      not now (429, 5xx); try again no sooner than RetryAfter
 //	HostDown       the service does not answer
-//	Misconfigured  it does not take our signature (401, 403); somebody must act
+//	Misconfigured  it does not take our signature (401, 403); somebody must act,
+//	               unless it takes it for other browsers: then this one is Refused
 //
 // A service that asked us to wait is left alone until then, whatever the
-// message. A message may be sent again after any of these: its topic replaces
+// message; for a signature that one browser does not take no other waits. A message may be sent again after any of these: its topic replaces
 // what still waits at the service, its tag what the screen already shows.
 //
 // An endpoint comes from outside, and we are to call it: so only https to the

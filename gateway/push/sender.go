@@ -97,7 +97,8 @@ type Sender struct {
 	client   *http.Client
 
 	mu     sync.Mutex
-	paused map[string]pause // by host
+	paused map[string]pause     // by host
+	taken  map[string]time.Time // when a host last took a message
 }
 
 // pause is a service that is left alone.
@@ -125,7 +126,7 @@ func NewSender(c Config) (*Sender, error) {
 		dialer.Control = public
 	}
 	return &Sender{
-		config: c, services: services, paused: map[string]pause{},
+		config: c, services: services, paused: map[string]pause{}, taken: map[string]time.Time{},
 		client: &http.Client{
 			// No proxy: it would resolve the name, out of our sight.
 			Transport: &http.Transport{
@@ -201,7 +202,7 @@ func (s *Sender) send(caller context.Context, to Endpoint, m Message) *Error {
 	defer answer.Body.Close()
 	_, _ = io.CopyN(io.Discard, answer.Body, maxAnswer) // so that the connection can be used again
 	wrong := classify(answer, now)
-	s.rest(host, now, wrong)
+	s.learn(host, now, wrong)
 	return wrong
 }
 
@@ -236,9 +237,33 @@ func hint(text string, now time.Time) time.Duration {
 	return min(max(wait, time.Second), longestHint)
 }
 
+// learn notes what an answer says of a service. One that does not take our
+// signature for a browser, and has taken it for another these minutes, means that
+// browser: it was subscribed with a key that is not ours (RFC 8292 section 4.2), as
+// anybody's page can do. It is no reason to leave the others alone.
+func (s *Sender) learn(host string, now time.Time, wrong *Error) {
+	switch {
+	case wrong == nil:
+		s.mu.Lock()
+		s.taken[host] = now
+		s.mu.Unlock()
+	case wrong.Class == Misconfigured:
+		s.mu.Lock()
+		took, known := s.taken[host]
+		s.mu.Unlock()
+		if known && now.Sub(took) < configWait {
+			wrong.Class, wrong.RetryAfter = Refused, 0
+			return
+		}
+		s.config.Log.Warn("a push service does not take our signature", "service", host, "status", wrong.Status)
+	default:
+		s.rest(host, now, wrong)
+	}
+}
+
 // rest leaves a service alone that fails: nothing is sent to it before the time
-// it named, whatever the message. A wrong signature concerns all of its browsers,
-// too. "Too many requests" may be about one browser, and holds up that one alone.
+// it named, whatever the message. "Too many requests" may be about one browser,
+// and holds up that one alone.
 func (s *Sender) rest(host string, now time.Time, wrong *Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -185,6 +185,36 @@ func TestAServiceThatAsksToWaitIsLeftAloneAndOneBrowsersTooManyHoldsUpNobodyElse
 	}
 }
 
+// A browser that was subscribed with somebody else's key, which any page can
+// register here, is refused by its service for ever. It holds up nobody else, is
+// forgotten in the end, and is told from a key of ours that nobody takes.
+func TestABrowserOfAnotherKeyHoldsUpNobody(t *testing.T) {
+	for _, status := range []int{http.StatusUnauthorized, http.StatusForbidden} {
+		r := newRig(t)
+		hostile, other := r.service.Subscribe(), r.service.Subscribe()
+		r.service.Behave(func(q pushtest.Request) pushtest.Answer {
+			if q.Browser == hostile {
+				return pushtest.Answer{Status: status}
+			}
+			return pushtest.Answer{}
+		})
+		if wrong := r.send(t, hostile); wrong == nil || wrong.Class != push.Misconfigured {
+			t.Errorf("%d, and nothing known of the service: %v", status, wrong)
+		}
+		if wrong := r.send(t, other); wrong != nil {
+			t.Errorf("%d to one browser holds another up: %v", status, wrong)
+		}
+		r.now = noon.Add(4 * time.Minute)
+		if wrong := r.send(t, hostile); wrong == nil || wrong.Class != push.Refused || wrong.RetryAfter != 0 {
+			t.Errorf("%d, and the service takes our key: %v", status, wrong)
+		}
+		r.now = noon.Add(10 * time.Minute)
+		if wrong := r.send(t, hostile); wrong == nil || wrong.Class != push.Misconfigured {
+			t.Errorf("%d, and the service has long taken nothing: %v", status, wrong)
+		}
+	}
+}
+
 func TestNoAddressOfOurOwnNetworkIsCalled(t *testing.T) {
 	// The name is allowed, but leads to the loopback: what a hostile endpoint would try.
 	r := newRig(t, func(c *push.Config) { c.AllowPrivate = false })
