@@ -78,16 +78,18 @@ type Draft struct {
 	Event          ledger.EventID
 	Joined         []ledger.EventID        // further ones that it tells of: siblings' news
 	Representative access.RepresentativeID // 0 when the recipient is only a phone
-	Organisation   ledger.OrganisationID   // whose news it is, for a recall; 0 for none
-	Topic          string                  // a closed list: the topics of notices and 'code', 'reply', 'service'
-	Channel        subscription.Channel
-	Address        string // digits of a phone, a mailbox, or push.Address
-	Priority       carrier.Priority
-	Again          Again
-	Expires        time.Time // the end of its life: not sent after it
-	NotBefore      time.Time // quiet hours: zero means now
-	Body           string
-	Letter         *Letter // for channel email
+	// Children are those it tells of: when it has waited, it is sent only if its recipient may still know of all of them.
+	Children     []ledger.PersonID
+	Organisation ledger.OrganisationID // whose news it is, for a recall; 0 for none
+	Topic        string                // a closed list: the topics of notices and 'code', 'reply', 'service'
+	Channel      subscription.Channel
+	Address      string // digits of a phone, a mailbox, or push.Address
+	Priority     carrier.Priority
+	Again        Again
+	Expires      time.Time // the end of its life: not sent after it
+	NotBefore    time.Time // quiet hours: zero means now
+	Body         string
+	Letter       *Letter // for channel email
 	// Family names what a sibling's news may share while this waits; "" stands alone (see [Extend]).
 	Family string
 	Placed bool   // an SMS that has its place of the phone's day, or needs none (see [Desk.Places])
@@ -242,7 +244,7 @@ type columns struct {
 	topics, channels, addresses           []string
 	priorities                            []int16
 	again, bodies, states, operators, why []string
-	families, joined                      []string
+	families, joined, children            []string
 	spares                                []bool
 	expires                               []time.Time
 }
@@ -253,7 +255,8 @@ func (c *columns) add(id ID, d Draft, state State, operator, reason string) {
 	c.representatives = append(c.representatives, int64(d.Representative))
 	c.orgs = append(c.orgs, int64(d.Organisation))
 	c.families = append(c.families, d.Family)
-	c.joined = append(c.joined, joinEvents(d.Joined))
+	c.joined = append(c.joined, joinIDs(d.Joined))
+	c.children = append(c.children, joinIDs(d.Children))
 	c.spares = append(c.spares, d.Spare != nil)
 	c.topics = append(c.topics, d.Topic)
 	c.channels = append(c.channels, string(d.Channel))
@@ -274,18 +277,18 @@ func (c *columns) add(id ID, d Draft, state State, operator, reason string) {
 func (c *columns) insert(ctx context.Context, tx pgx.Tx, now time.Time) error {
 	_, err := tx.Exec(ctx, `
 		INSERT INTO delivery.delivery (id, at, event_id, representative_id, topic, channel, address, priority,
-			again, expires_at, body, state, operator, reason, tried, organisation_id, family, spare, joined)
+			again, expires_at, body, state, operator, reason, tried, organisation_id, family, spare, joined, children)
 		SELECT id, $1, event, nullif(representative, 0), topic, channel, address, priority,
 			again, expires, body, state, nullif(operator, ''), nullif(reason, ''),
 			CASE WHEN operator = '' THEN '{}' ELSE ARRAY[operator] END, nullif(organisation, 0), nullif(family, ''), spare,
-			string_to_array(joined, ',')::bigint[]
+			string_to_array(joined, ',')::bigint[], string_to_array(children, ',')::bigint[]
 		FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::smallint[],
 			$9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::text[], $14::text[], $15::bigint[], $16::text[],
-			$17::boolean[], $18::text[])
+			$17::boolean[], $18::text[], $19::text[])
 			AS r (id, event, representative, topic, channel, address, priority, again, expires, body, state, operator, reason,
-				organisation, family, spare, joined)`,
+				organisation, family, spare, joined, children)`,
 		now, c.ids, c.events, c.representatives, c.topics, c.channels, c.addresses, c.priorities,
-		c.again, c.expires, c.bodies, c.states, c.operators, c.why, c.orgs, c.families, c.spares, c.joined)
+		c.again, c.expires, c.bodies, c.states, c.operators, c.why, c.orgs, c.families, c.spares, c.joined, c.children)
 	if err != nil {
 		return fmt.Errorf("store deliveries: %w", err)
 	}

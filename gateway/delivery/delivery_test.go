@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -43,7 +44,8 @@ type bench struct {
 	boxes    []*smpptest.SMSC
 	metrics  *delivery.Metrics
 	stopping sync.Once
-	ahead    time.Duration // of the sender's clock
+	ahead    time.Duration                     // of the sender's clock
+	only     atomic.Pointer[map[string]string] // the operators of some numbers; see routes
 }
 
 // setup starts a bench with one operator per behaviour, the first preferred.
@@ -96,7 +98,12 @@ func setup(t testing.TB, behaviours ...smpptest.Behaviour) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b.desk = delivery.NewDesk(b.insert, b.exchange.Route)
+	b.desk = delivery.NewDesk(b.insert, func(number phone.Number) []string {
+		if only := b.only.Load(); only != nil {
+			return []string{(*only)[string(number)]}
+		}
+		return b.exchange.Route(number)
+	})
 	b.receipts = delivery.NewReceipts(delivery.ReceiptsConfig{
 		Pool: b.pool, Desk: b.desk, Metrics: metrics, Now: time.Now, Learn: b.exchange.Learn, Delivered: func(string, string, bool) {},
 	})
@@ -124,6 +131,9 @@ func (b *bench) work() {
 	}
 	b.sender.Follow(b.client)
 }
+
+// routes lets each of these numbers be taken by one operator alone.
+func (b *bench) routes(operators map[string]string) { b.only.Store(&operators) }
 
 // start sets everything going; the test's end stops it.
 func (b *bench) start() {

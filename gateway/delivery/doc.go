@@ -36,4 +36,7 @@
 //     of its delivery for its recipient's patience, goes to the next channel once, within its life, as a delivery of
 //     its own that its [Trail] leads to.
 //   - A recalled message that has not left does not leave; see [Recall].
+//   - A message that has waited is asked about again before it leaves: it is
+//     recalled when its recipient may not know of the children any more, and goes
+//     to the phone or mailbox that the recipient has by then.
 package delivery

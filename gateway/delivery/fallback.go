@@ -126,7 +126,7 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 		CROSS JOIN LATERAL (SELECT $1::timestamptz AT TIME ZONE o.time_zone AS now) AS l
 		WHERE s.delivery_id = k.id AND s.at = k.at AND s.at BETWEEN $4 AND $5 AND s.taken_at IS NULL
 		  AND d.spare AND NOT d.recalled AND d.state <> 'delivered' AND d.expires_at > $1
-		RETURNING d.id, d.at, d.channel, d.event_id, d.joined, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
+		RETURNING d.id, d.at, d.channel, d.event_id, d.joined, d.children, coalesce(d.representative_id, 0), coalesce(d.organisation_id, 0), d.topic,
 			d.priority, d.again, d.expires_at, s.channel, s.address, s.body,
 			s.subject IS NOT NULL, coalesce(s.subject, ''), coalesce(s.text_body, ''), coalesce(s.html_body, ''), s.thread,`+quietEnd,
 		now, ids, ats, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare))
@@ -141,8 +141,8 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 			hasLetter bool
 			quiet     *time.Time // until then
 		)
-		err := row.Scan(&l.from.id, &l.from.at, &l.channel, &draft.Event, &draft.Joined, &draft.Representative, &draft.Organisation,
-			&draft.Topic, &draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
+		err := row.Scan(&l.from.id, &l.from.at, &l.channel, &draft.Event, &draft.Joined, &draft.Children, &draft.Representative,
+			&draft.Organisation, &draft.Topic, &draft.Priority, &draft.Again, &draft.Expires, &draft.Channel, &draft.Address, &draft.Body,
 			&hasLetter, &letter.Subject, &letter.Text, &letter.HTML, &letter.Thread, &quiet)
 		if hasLetter {
 			draft.Letter = &letter
@@ -157,6 +157,9 @@ func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []ro
 	})
 	if err != nil {
 		return fmt.Errorf("take spares: %w", err)
+	}
+	if spares, err = entitled(ctx, tx, spares, now); err != nil {
+		return err
 	}
 	if spares, err = willing(ctx, tx, spares); err != nil {
 		return err
@@ -193,6 +196,27 @@ type lostSpare struct {
 	from    rowKey
 	channel subscription.Channel // by which it did not
 	draft   Draft
+}
+
+// entitled leaves out what tells somebody of children of whom he may not know any
+// more, and addresses the rest to where its recipients are reached now.
+func entitled(ctx context.Context, tx pgx.Tx, spares []lostSpare, now time.Time) ([]lostSpare, error) {
+	list := make([]recipient, len(spares))
+	for i, s := range spares {
+		list[i] = recipient{s.draft.Representative, s.draft.Children, s.draft.Topic, s.draft.Channel, s.draft.Address}
+	}
+	answers, err := presently(ctx, tx, list, now)
+	if err != nil {
+		return nil, err
+	}
+	kept := spares[:0]
+	for i, s := range spares {
+		if answers[i].why == "" {
+			s.draft.Address = answers[i].address
+			kept = append(kept, s)
+		}
+	}
+	return kept, nil
 }
 
 // willing leaves out what goes to an address that has opted out or is dead.

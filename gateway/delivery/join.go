@@ -81,20 +81,21 @@ func FindWaiting(ctx context.Context, tx pgx.Tx, now time.Time, asks []Ask) ([]*
 // Extension makes a waiting message tell of more events.
 type Extension struct {
 	Stored
-	Events []ledger.EventID // the new ones
-	Body   string
-	Spare  *Spare // the new content of its spare, when it has one
+	Events   []ledger.EventID  // the new ones
+	Children []ledger.PersonID // of whom they are
+	Body     string
+	Spare    *Spare // the new content of its spare, when it has one
 }
 
-// joinEvents writes a list of events as one text, since a batch's lists of
-// different lengths are no array.
-func joinEvents(events []ledger.EventID) string {
+// joinIDs writes a list of ids as one text, since a batch's lists of different
+// lengths are no array.
+func joinIDs[T ~int64](ids []T) string {
 	var text []byte
-	for i, event := range events {
+	for i, id := range ids {
 		if i > 0 {
 			text = append(text, ',')
 		}
-		text = strconv.AppendInt(text, int64(event), 10)
+		text = strconv.AppendInt(text, int64(id), 10)
 	}
 	return string(text)
 }
@@ -108,12 +109,13 @@ func Extend(ctx context.Context, tx pgx.Tx, extensions []Extension) error {
 		ids            []int64
 		ats            []time.Time
 		bodies, events []string
+		children       []string
 		spares         spareColumns
 		spareAts       []time.Time
 	)
 	for _, e := range extensions {
 		ids, ats, bodies = append(ids, int64(e.ID)), append(ats, e.At), append(bodies, e.Body)
-		events = append(events, joinEvents(e.Events))
+		events, children = append(events, joinIDs(e.Events)), append(children, joinIDs(e.Children))
 		if e.Spare != nil {
 			spares.add(e.ID, *e.Spare)
 			spareAts = append(spareAts, e.At)
@@ -121,10 +123,11 @@ func Extend(ctx context.Context, tx pgx.Tx, extensions []Extension) error {
 	}
 	if _, err := tx.Exec(ctx, `
 		UPDATE delivery.delivery AS d
-		SET body = e.body, joined = d.joined || string_to_array(e.events, ',')::bigint[]
-		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[]) AS e (id, at, body, events)
-		WHERE d.id = e.id AND d.at = e.at AND d.at BETWEEN $5 AND $6 AND d.state = 'queued'`,
-		ids, ats, bodies, events, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare)); err != nil {
+		SET body = e.body, joined = d.joined || string_to_array(e.events, ',')::bigint[],
+		    children = d.children || string_to_array(e.children, ',')::bigint[]
+		FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::text[], $5::text[]) AS e (id, at, body, events, children)
+		WHERE d.id = e.id AND d.at = e.at AND d.at BETWEEN $6 AND $7 AND d.state = 'queued'`,
+		ids, ats, bodies, events, children, slices.MinFunc(ats, time.Time.Compare), slices.MaxFunc(ats, time.Time.Compare)); err != nil {
 		return fmt.Errorf("extend waiting messages: %w", err)
 	}
 	if len(spareAts) == 0 {

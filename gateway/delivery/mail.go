@@ -118,6 +118,9 @@ func (m *Mailer) claim(ctx context.Context, args MailArgs) ([]claimedLetter, err
 	for i, id := range args.IDs {
 		ids[i] = int64(id)
 	}
+	if err := m.config.Desk.reviewJob(ctx, m.config.Pool, m.config.Now(), args.At, args.IDs); err != nil {
+		return nil, err
+	}
 	rows, err := m.config.Pool.Query(ctx, `
 		WITH claimed AS (
 			UPDATE delivery.delivery

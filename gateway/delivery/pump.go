@@ -282,7 +282,7 @@ func (p *pump) run(ctx context.Context) {
 func (p *pump) send(ctx context.Context, claims []claim) {
 	p.claimed.Store(int64(len(claims)))
 	p.claiming.Store(p.now().UnixNano())
-	rows, err := p.mark(ctx, claims)
+	claims, rows, err := p.markRight(ctx, claims)
 	p.claiming.Store(0)
 	if err != nil {
 		// Nothing was marked or the mark's fate is unknown; the job comes again
@@ -322,6 +322,32 @@ func (p *pump) send(ctx context.Context, claims []claim) {
 	if err != nil {
 		p.log.Warn("send", "operator", p.operator, "error", err)
 	}
+}
+
+// markRight marks the claims after asking again about those that have waited. On
+// an error it returns the claims that are to be given back.
+func (p *pump) markRight(ctx context.Context, claims []claim) ([]claim, []row, error) {
+	keys := make([]rowKey, len(claims))
+	for i, c := range claims {
+		keys[i] = c.key
+	}
+	left, err := p.settler.desk.review(ctx, p.pool, p.now(), keys, p.operator)
+	if err != nil {
+		return claims, nil, err
+	}
+	kept := claims[:0]
+	for _, c := range claims {
+		if left[c.key.id] {
+			p.settled(c.key.id, c.ticket)
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	if len(kept) == 0 {
+		return nil, nil, nil
+	}
+	rows, err := p.mark(ctx, kept)
+	return kept, rows, err
 }
 
 // giveBack returns claimed ids to their tickets after a failed claim, and waits

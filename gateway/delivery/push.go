@@ -189,6 +189,9 @@ func (p *Pusher) claim(ctx context.Context, args PushArgs) ([]claimedPush, error
 	for i, id := range args.IDs {
 		ids[i] = int64(id)
 	}
+	if err := p.config.Desk.reviewJob(ctx, p.config.Pool, now, args.At, args.IDs); err != nil {
+		return nil, err
+	}
 	rows, err := p.config.Pool.Query(ctx, `
 		UPDATE delivery.delivery
 		SET state      = CASE WHEN state = 'sent' THEN 'sent' WHEN expires_at <= $1 THEN 'stale' ELSE 'sending' END,

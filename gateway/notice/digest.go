@@ -509,6 +509,7 @@ func (t *Teller) digestDrafts(
 	}
 	digests := map[letterbox]*templates.Digest{}
 	first := map[letterbox]listed{} // whose organisation's quiet hours and name count
+	about := map[letterbox][]ledger.PersonID{}
 	var order []letterbox
 	seen := map[letterbox]map[ledger.PersonID]bool{}
 	for _, l := range list {
@@ -535,6 +536,7 @@ func (t *Teller) digestDrafts(
 		if !seen[box][l.child] {
 			seen[box][l.child] = true
 			digests[box].Children = append(digests[box].Children, child)
+			about[box] = append(about[box], l.child)
 		}
 	}
 	sick, err := barredBoxes(ctx, tx, order, func(b letterbox) (subscription.Channel, string) {
@@ -559,12 +561,12 @@ func (t *Teller) digestDrafts(
 		if box.channel == subscription.Email {
 			digests[box].Links = t.linksFor(l.listener, box.channel)
 			draft.Letter = letter(digests[box].Mail(style.Language))
-			draft.Letter.Thread = thread(l.child, run.day)
+			draft.Letter.Thread, draft.Children = thread(l.child, run.day), about[box]
 			drafts, owners = append(drafts, draft), append(owners, box.who)
 			continue
 		}
-		for _, text := range digests[box].SMS(style) {
-			draft.Body = text
+		for i, text := range digests[box].SMS(style) { // one of each child
+			draft.Body, draft.Children = text, about[box][i:i+1]
 			drafts, owners = append(drafts, draft), append(owners, box.who)
 		}
 	}

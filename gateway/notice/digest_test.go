@@ -181,6 +181,7 @@ func TestTheDaysDigestTellsOfAllChildrenInOneLetterAndOfEachInOneSMS(t *testing.
 		"email mother@example.org Сводка за 23 ноября: Маша, Петя",
 		"sms 79000000001 Петя П. 23.11 вход 09:00, траты 0,00 р, баланс 0,00 р",
 		"sms 79000000002 Masha P. 23.11 08:15-14:05, traty 150,00 r, balans -150,00 r")
+	expect(t, "the children", b.about(), "email mother@example.org masha,petya", "sms 79000000001 petya", "sms 79000000002 masha")
 	want := strings.TrimSpace(`
 Сводка за 23 ноября: Маша, Петя
 

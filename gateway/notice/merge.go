@@ -35,6 +35,16 @@ func (m *message) open() bool { return m.members[0].open() }
 // tells reports that the message tells its candidates' news.
 func (m *message) tells() bool { return m.open() && !m.capped }
 
+// children are those whose news the message adds: each once, since a child that
+// came in twice is told of twice.
+func (m *message) children() []ledger.PersonID {
+	children := make([]ledger.PersonID, len(m.members))
+	for i, c := range m.members {
+		children[i] = c.news.child
+	}
+	return children
+}
+
 // joinReach is how far back the passes of a waiting message may lie: the day of
 // an offline reader, and more than any organisation lets a pass be news.
 const joinReach = 24 * time.Hour
@@ -153,7 +163,7 @@ func (t *Teller) merge(ctx context.Context, tx pgx.Tx, messages []*message, now 
 		if m.joins == nil {
 			continue
 		}
-		extension := delivery.Extension{Stored: m.joins.Stored}
+		extension := delivery.Extension{Stored: m.joins.Stored, Children: m.children()}
 		for _, member := range m.members {
 			extension.Events = append(extension.Events, member.news.event)
 		}

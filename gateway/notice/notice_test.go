@@ -171,6 +171,25 @@ func (b *bench) sent() []string {
 	return list
 }
 
+// about lists of whom the messages tell, in order of storing: what has waited asks
+// about all of them before it is sent.
+func (b *bench) about() []string {
+	b.t.Helper()
+	rows, err := b.pool.Query(b.t.Context(), `
+		SELECT d.channel || ' ' || d.address || ' ' ||
+		       (SELECT string_agg(p.code, ',' ORDER BY c.place)
+		          FROM unnest(d.children) WITH ORDINALITY AS c (id, place) JOIN ledger.person AS p ON p.id = c.id)
+		FROM delivery.delivery AS d ORDER BY d.id`)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return list
+}
+
 // verdicts lists what became of facts as "child phone channel verdict".
 func (b *bench) verdicts() []string {
 	b.t.Helper()

@@ -21,7 +21,7 @@ func (t *Teller) render(messages []*message) []delivery.Draft {
 		}
 		c := m.members[0]
 		draft := delivery.Draft{
-			Event: c.news.event, Representative: c.listener.Representative, Organisation: c.news.org,
+			Event: c.news.event, Representative: c.listener.Representative, Children: m.children(), Organisation: c.news.org,
 			Topic: string(c.news.topic), Channel: c.channel, Address: c.address, Priority: c.news.priority,
 			Again: c.news.again, Expires: c.notAfter, NotBefore: c.notUntil, Placed: true, // limit has given it its place
 		}

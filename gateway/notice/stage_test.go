@@ -131,6 +131,9 @@ func TestASiblingJoinsTheMessageThatStillWaits(t *testing.T) {
 	if !slices.Contains(b.sent(), "sms 79000000001 Вход 08:15 Петя П., Маша П.") {
 		t.Errorf("messages:\n%s\nwant one of both", strings.Join(b.sent(), "\n"))
 	}
+	if !slices.Contains(b.about(), "sms 79000000001 petya,masha") {
+		t.Errorf("the messages are about:\n%s", strings.Join(b.about(), "\n"))
+	}
 	b.explained("sibling-joins", second.EventIDs[0], second.From)
 	// The same child once more is news of its own.
 	b.now = morning.Add(2 * time.Minute)

@@ -31,6 +31,8 @@ CREATE TABLE delivery.delivery (
 	-- While it waits, a sibling's news of the same family joins it; joined lists their events.
 	family            text,
 	joined            bigint[]    NOT NULL DEFAULT '{}',
+	-- Of whom it tells: once it has waited it is sent only while its recipient may know of all of them.
+	children          bigint[]    NOT NULL DEFAULT '{}',
 	-- There is a row in delivery.spare.
 	spare             boolean     NOT NULL DEFAULT false,
 	-- Recalled while it was on its way: it is not sent a second time.
