@@ -217,7 +217,7 @@ func (s Style) explained(since time.Time, m ExplainedMessage, indent string) []s
 		line += s.say("; отправлено повторно: судьба первой отправки неизвестна", "; sent once more, the fate of the first time is unknown")
 	}
 	if m.Reason != "" {
-		line += " (" + m.Reason + ")"
+		line += " (" + s.word(verdictWords, m.Reason) + ")"
 	}
 	lines := []string{indent + line}
 	for _, p := range m.Parts {

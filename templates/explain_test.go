@@ -79,6 +79,18 @@ func TestAnEventIsExplainedAsReviewed(t *testing.T) {
 	}
 }
 
+// A message that was kept back, or failed, after it was made says why in words.
+func TestAMessageKeptBackSaysWhyInWords(t *testing.T) {
+	t.Parallel()
+	e := exampleExplanation()
+	e.Recipients[0].Message.State, e.Recipients[0].Message.Reason = "recalled", "consent_expired"
+	for l, want := range map[Language]string{RU: "(срок согласия истёк)", EN: "(the consent has run out)"} {
+		if text := strings.Join(e.Lines(l), "\n"); !strings.Contains(text, want) || strings.Contains(text, "consent_expired") {
+			t.Errorf("the explanation does not say %s:\n%s", want, text)
+		}
+	}
+}
+
 // What has words of its own for every stage and outcome: none is shown as a key.
 func TestWhatAStageDecidedIsSaidInWords(t *testing.T) {
 	t.Parallel()
