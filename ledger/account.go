@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -99,12 +100,35 @@ func OpenWallets(ctx context.Context, tx pgx.Tx, openings []WalletOpening) error
 
 // SetClosed closes wallets, or opens them again. A closed wallet takes no
 // top-ups and pays for no online purchases; what was sold offline is still
-// booked, and refunds and corrections empty it.
-func SetClosed(ctx context.Context, tx pgx.Tx, wallets []AccountID, closed bool) error {
-	if _, err := tx.Exec(ctx, `SELECT ledger.set_closed($1, $2)`, wallets, closed); err != nil {
+// booked, and refunds and corrections empty it. actor is who does it and reason
+// why, for the log; a wallet that is so already is left alone.
+func SetClosed(ctx context.Context, q pg.Querier, wallets []AccountID, closed bool, actor, reason string) error {
+	if _, err := q.Exec(ctx, `SELECT ledger.set_closed($1, $2, $3, $4)`, wallets, closed, actor, reason); err != nil {
 		return fmt.Errorf("close wallets: %w", err)
 	}
 	return nil
+}
+
+// ClosingOfWallet is that a wallet was closed or opened again.
+type ClosingOfWallet struct {
+	At     time.Time `json:"at"`
+	Closed bool      `json:"closed"`
+	Actor  string    `json:"by"`
+	Reason string    `json:"reason"`
+}
+
+// ClosingsOfWallet returns when a wallet was closed and opened, the newest first.
+func ClosingsOfWallet(ctx context.Context, q pg.Querier, wallet AccountID) ([]ClosingOfWallet, error) {
+	rows, err := q.Query(ctx, `
+		SELECT at, closed, actor, reason FROM ledger.account_log WHERE account_id = $1 ORDER BY id DESC`, wallet)
+	if err != nil {
+		return nil, fmt.Errorf("read when a wallet was closed: %w", err)
+	}
+	closings, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ClosingOfWallet])
+	if err != nil {
+		return nil, fmt.Errorf("read when a wallet was closed: %w", err)
+	}
+	return closings, nil
 }
 
 // LockWallets locks wallets until the transaction ends, in the order in which

@@ -199,19 +199,29 @@ func Closings(ctx context.Context, q pg.Querier, day time.Time, limit int) ([]Cl
 
 // Turnover is what an account moved on a closed day.
 type Turnover struct {
-	Account AccountID
+	Kind  AccountKind `json:"kind"`
+	Owner string      `json:"owner"` // as of [SystemAccount]
+	// Accounts is how many accounts these are: 1, or the wallets that moved.
+	Accounts int64 `json:"accounts"`
 	// Opening and Closing are credits less debits up to and with this day.
-	Opening, Debit, Credit, Closing money.Amount
-	Postings                        int64
+	Opening  money.Amount `json:"opening"`
+	Debit    money.Amount `json:"debit"`
+	Credit   money.Amount `json:"credit"`
+	Closing  money.Amount `json:"closing"`
+	Postings int64        `json:"postings"`
 }
 
-// Turnovers returns what each account moved on a sealed day.
+// Turnovers returns what each system account moved on a sealed day, and after
+// them what the wallets that moved did together.
 func Turnovers(ctx context.Context, q pg.Querier, day time.Time) ([]Turnover, error) {
 	rows, err := q.Query(ctx, `
-		SELECT account_id, opening, debit, credit, closing, postings
-		  FROM ledger.day_account
-		 WHERE day = $1
-		 ORDER BY account_id`, dateOf(day))
+		SELECT a.kind, coalesce(a.owner, ''), count(*), sum(d.opening)::bigint, sum(d.debit)::bigint,
+		       sum(d.credit)::bigint, sum(d.closing)::bigint, sum(d.postings)::bigint
+		  FROM ledger.day_account d
+		  JOIN ledger.account a ON a.id = d.account_id
+		 WHERE d.day = $1
+		 GROUP BY a.kind, a.owner
+		 ORDER BY a.kind = 'wallet', a.kind, a.owner`, dateOf(day))
 	if err != nil {
 		return nil, fmt.Errorf("read turnovers: %w", err)
 	}
@@ -220,4 +230,54 @@ func Turnovers(ctx context.Context, q pg.Querier, day time.Time) ([]Turnover, er
 		return nil, fmt.Errorf("read turnovers: %w", err)
 	}
 	return turnovers, nil
+}
+
+// LatePosting is a posting that was booked on a day although it belonged to an
+// earlier one, which was closed already.
+type LatePosting struct {
+	Posting PostingID
+	Kind    Kind
+	Amount  money.Amount
+	// From is the closed day it belonged to, at midnight UTC.
+	From                 time.Time
+	OccurredAt, PostedAt time.Time
+	// Source is who brought it and External under which id.
+	Source, External string
+	// Wallet is the number of the account it moved; empty for a subsidised meal.
+	Wallet string
+}
+
+// MarshalJSON writes the day as a date.
+func (l LatePosting) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Posting  PostingID    `json:"posting"`
+		Kind     Kind         `json:"kind"`
+		Amount   money.Amount `json:"sum"`
+		From     string       `json:"from_day"`
+		Happened time.Time    `json:"happened_at"`
+		Booked   time.Time    `json:"booked_at"`
+		Source   string       `json:"source"`
+		External string       `json:"external_id"`
+		Wallet   string       `json:"account"`
+	}{l.Posting, l.Kind, l.Amount, l.From.Format(time.DateOnly), l.OccurredAt, l.PostedAt, l.Source, l.External, l.Wallet})
+}
+
+// LatePostings returns what was booked on a day although it belonged to an
+// earlier one: the late report of the day (spec/ledger.md 2.12).
+func LatePostings(ctx context.Context, q pg.Querier, day time.Time) ([]LatePosting, error) {
+	rows, err := q.Query(ctx, `
+		SELECT p.id, p.kind, p.amount, p.late_from, p.occurred_at, p.posted_at, p.source, p.ext_id, coalesce(a.number, '')
+		  FROM ledger.posting p
+		  LEFT JOIN ledger.account a ON a.id = CASE WHEN p.debit_ver IS NOT NULL THEN p.debit_id
+		                                            WHEN p.credit_ver IS NOT NULL THEN p.credit_id END
+		 WHERE p.booking_day = $1 AND p.late_from IS NOT NULL
+		 ORDER BY p.id`, dateOf(day))
+	if err != nil {
+		return nil, fmt.Errorf("read the late postings of a day: %w", err)
+	}
+	late, err := pgx.CollectRows(rows, pgx.RowToStructByPos[LatePosting])
+	if err != nil {
+		return nil, fmt.Errorf("read the late postings of a day: %w", err)
+	}
+	return late, nil
 }

@@ -334,7 +334,7 @@ func TestTheBookBehavesLikeASimpleModel(t *testing.T) {
 			"close or open a wallet": func(rt *rapid.T) {
 				at, closed := b.wallets[wallet.Draw(rt, "wallet")], rapid.Bool().Draw(rt, "closed")
 				b.inTx(func(tx pgx.Tx) error {
-					return ledger.SetClosed(t.Context(), tx, []ledger.AccountID{at}, closed)
+					return ledger.SetClosed(t.Context(), tx, []ledger.AccountID{at}, closed, "accountant 5", "left")
 				})
 				m.wallets[at].closed = closed
 			},

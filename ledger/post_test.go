@@ -375,7 +375,9 @@ func TestAClosedWalletTakesNothingButWhatIsOwed(t *testing.T) {
 	b := newBooks(t, 1)
 	b.fund(100_00)
 	b.postOne(b.buy(0, "before", 10_00))
-	b.inTx(func(tx pgx.Tx) error { return ledger.SetClosed(t.Context(), tx, b.wallets, true) })
+	b.inTx(func(tx pgx.Tx) error {
+		return ledger.SetClosed(t.Context(), tx, b.wallets, true, "accountant 5", "left")
+	})
 	refund := b.buy(0, "refund", 5_00)
 	refund.Kind, refund.Credit = ledger.Refund, b.bank
 	for _, row := range []struct {

@@ -139,14 +139,3 @@ func PostedMovements(ctx context.Context, q pg.Querier, fact Posted) ([]Movement
 		  JOIN ledger.account a ON a.id = m.account_id
 		 ORDER BY m.event_id, m.id, m.ver`, fact.EventIDs, fact.From, fact.To)
 }
-
-// LatePostings returns the movements of wallets that were booked on a day
-// although they belonged to an earlier one, which was closed.
-func LatePostings(ctx context.Context, q pg.Querier, day time.Time) ([]Movement, error) {
-	const late = ` AND p.booking_day = $1 AND p.late_from IS NOT NULL`
-	return readMovements(ctx, q, `
-		SELECT `+movementColumns+`
-		  FROM (`+debitMovement+late+` UNION ALL `+creditMovement+late+`) AS m
-		  JOIN ledger.account a ON a.id = m.account_id
-		 ORDER BY m.id`, dateOf(day))
-}

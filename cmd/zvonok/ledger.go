@@ -32,6 +32,8 @@ type ledgerCommands struct {
 	Close     ledgerCloseCommand     `cmd:"" help:"Close and seal accounting days; the gateway does it each night."`
 	Reopen    ledgerReopenCommand    `cmd:"" help:"Open a closed day and all later ones; their seals are void."`
 	Closings  ledgerClosingsCommand  `cmd:"" help:"What was done to accounting days, the newest first: closed, sealed, opened again, by whom and why, with the seals."`
+	Day       ledgerDayCommand       `cmd:"" help:"What a closed day holds: its seal, what each account moved, and what came late for an earlier day."`
+	Account   ledgerAccountCommands  `cmd:"" help:"One account: what is in it, and whether it is open."`
 	Statement ledgerStatementCommand `cmd:"" help:"What came into an account and left it, the newest first."`
 	Move      ledgerMoveCommand      `cmd:"" help:"Move a child with its account and money to another school; see the README for the steps."`
 }
@@ -455,13 +457,9 @@ func (l *ledgerStatementCommand) Run(ctx context.Context, c *console) error {
 		return usageError{errors.New("--limit: must be 1 to 100000")}
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		wallets, err := ledger.WalletsByNumber(ctx, d.pool, []string{l.Account})
+		w, err := walletNumbered(ctx, d, l.Account)
 		if err != nil {
 			return err
-		}
-		w, found := wallets[l.Account]
-		if !found {
-			return fmt.Errorf("there is no account %q", l.Account)
 		}
 		movements, err := ledger.Statement(ctx, d.pool, w.Account, 0, l.Limit)
 		if err != nil {

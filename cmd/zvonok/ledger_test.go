@@ -139,6 +139,31 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	o.does("ledger", "refund", "pay", number, "--by", "pavel")
 	o.fails("waits for a decision", "ledger", "refund", "decline", number, "--by", "pavel")
 
+	// An account is closed, by whom and why, and opened; what was in it at a moment is told.
+	o.fails("there is no account", "ledger", "account", "close", "00000000", "--reason", "left", "--by", "olga")
+	o.does("ledger", "account", "close", account, "--reason", "the child left", "--by", "olga")
+	o.fails("is closed already", "ledger", "account", "close", account, "--reason", "the child left", "--by", "olga")
+	if out := o.does("ledger", "account", "show", account); !strings.Contains(out, "(closed): 500.00") ||
+		!strings.Contains(out, "the child left") || !strings.Contains(out, "olga (os:") {
+		t.Errorf("the account is\n%s", out)
+	}
+	o.does("ledger", "account", "open", account, "--reason", "came back", "--by", "pavel")
+	var state struct {
+		Balance   string
+		BalanceAt string `json:"balance_at"`
+		Closed    bool
+		Log       []struct{ Reason string }
+	}
+	if err := json.Unmarshal([]byte(o.does("ledger", "account", "show", account, "--at", "2020-01-01", "--json")), &state); err != nil {
+		t.Fatal(err)
+	}
+	if state.Balance != "500.00" || state.BalanceAt != "0.00" || state.Closed || len(state.Log) != 2 || state.Log[0].Reason != "came back" {
+		t.Errorf("the account is %+v", state)
+	}
+	if _, stderr, code := zvonok(t, o.url, "ledger", "account", "show", account, "--at", "yesterday"); code != exitUsage {
+		t.Errorf("a moment that is none: exit %d %s", code, stderr)
+	}
+
 	// Whatever is decided is put down to somebody.
 	for _, args := range [][]string{
 		{"resolve", "1", "--how", "agreed"},
@@ -147,6 +172,8 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 		{"refund", "decline", number},
 		{"close", "--through", "2026-01-01"},
 		{"reopen", "2026-01-01", "--reason", "x"},
+		{"account", "close", account, "--reason", "x"},
+		{"account", "open", account, "--reason", "x"},
 		{"move", person, "--to", other},
 	} {
 		for _, by := range [][]string{nil, {"--by", ""}, {"--by", "  "}, {"--by", strings.Repeat("я", 65)}, {"--by", "x\x1b[2J"}, {"--by", "olga (os:pavel)"}} {
@@ -174,21 +201,24 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	// A sale of the day before yesterday, then the days are closed.
 	book := ledger.NewBook(nil)
 	before := yesterday.AddDate(0, 0, -1)
-	if err := pgx.BeginFunc(t.Context(), o.pool, func(tx pgx.Tx) error {
-		events, err := ledger.NextEventIDs(t.Context(), tx, 1)
-		if err != nil {
+	sell := func(sale meal.Sale) {
+		t.Helper()
+		if err := pgx.BeginFunc(t.Context(), o.pool, func(tx pgx.Tx) error {
+			events, err := ledger.NextEventIDs(t.Context(), tx, 1)
+			if err != nil {
+				return err
+			}
+			sale.Event, sale.Person, sale.Kind, sale.Meal, sale.Device = events[0], id, meal.Hot, "lunch", 1
+			verdicts, err := meal.NewCanteen(book, nil).Sell(t.Context(), tx, []meal.Sale{sale})
+			if err == nil && verdicts[0].Code != meal.CodeSold {
+				t.Errorf("the sale is %+v", verdicts[0])
+			}
 			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
-		verdicts, err := meal.NewCanteen(book, nil).Sell(t.Context(), tx, []meal.Sale{{
-			Event: events[0], Person: id, Kind: meal.Hot, Meal: "lunch", Total: 110_00, At: before, Device: 1, Seq: 1,
-		}})
-		if err == nil && verdicts[0].Code != meal.CodeSold {
-			t.Errorf("the sale is %+v", verdicts[0])
-		}
-		return err
-	}); err != nil {
-		t.Fatal(err)
 	}
+	sell(meal.Sale{Total: 110_00, At: before, Seq: 1})
 	day := before.Format(time.DateOnly)
 	turnover := []string{"report", "turnover", "--payee", payee, "--from", day}
 	if out := o.does(append(turnover, "--format", "csv")...); !strings.Contains(out, day+","+home+",") || !strings.Contains(out, ",110.00\n") {
@@ -202,8 +232,33 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	if out := o.does("report", "orders", "--payee", payee, "--day", day, "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("the order sheet is %s", out)
 	}
-	if out := o.does("ledger", "close", "--through", day, "--by", "olga"); !strings.Contains(out, day) || !strings.Contains(out, "110.00") {
+	o.fails("is not closed", "ledger", "day", day)
+	earlier := before.AddDate(0, 0, -1)
+	o.does("ledger", "close", "--through", earlier.Format(time.DateOnly), "--by", "olga")
+	sell(meal.Sale{Total: 30_00, At: earlier, Seq: 2, Mode: ledger.Offline}) // late, for a day that is closed
+	if out := o.does("ledger", "close", "--through", day, "--by", "olga"); !strings.Contains(out, day) || !strings.Contains(out, "140.00") {
 		t.Errorf("closing says\n%s", out)
+	}
+
+	// What the closed day holds, and what of it came late (T8).
+	if out := o.does("ledger", "day", day); !strings.Contains(out, "2 postings, 140.00") || !strings.Contains(out, "1 wallets") ||
+		!strings.Contains(out, "provider "+payee) || !strings.Contains(out, "1 of it belonged to earlier days") || !strings.Contains(out, account) {
+		t.Errorf("the day holds\n%s", out)
+	}
+	var held struct {
+		Closing  struct{ Postings int }
+		Accounts []struct{ Kind, Debit, Credit string }
+		Late     []struct {
+			FromDay string `json:"from_day"`
+			Sum     string
+		}
+	}
+	if err := json.Unmarshal([]byte(o.does("ledger", "day", day, "--json")), &held); err != nil {
+		t.Fatal(err)
+	}
+	if held.Closing.Postings != 2 || len(held.Accounts) != 2 || held.Accounts[0].Credit != "140.00" || held.Accounts[1].Debit != "140.00" ||
+		len(held.Late) != 1 || held.Late[0].FromDay != earlier.Format(time.DateOnly) || held.Late[0].Sum != "30.00" {
+		t.Errorf("the day holds %+v", held)
 	}
 	o.does("ledger", "reopen", day, "--by", "olga", "--reason", "a test")
 
@@ -233,13 +288,13 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	}
 
 	// The child changes school: the account and its money go along.
-	if out := o.does("ledger", "move", person, "--to", other, "--group", "1A", "--by", "olga"); !strings.Contains(out, account+" went along with 390.00") {
+	if out := o.does("ledger", "move", person, "--to", other, "--group", "1A", "--by", "olga"); !strings.Contains(out, account+" went along with 360.00") {
 		t.Errorf("moving says %s", out)
 	}
 	o.fails("outside organisation", "ledger", "move", person, "--to", other, "--by", "olga")
 	today := time.Now().In(book.Zone).Format(time.DateOnly)
 	if out := o.does("report", "moves", "--from", today, "--format", "csv"); !strings.Contains(out, account+","+home+","+other) ||
-		!strings.Contains(out, "390.00,olga (os:") {
+		!strings.Contains(out, "360.00,olga (os:") {
 		t.Errorf("the moves are\n%s", out)
 	}
 	if out := o.does("ledger", "verify"); !strings.HasPrefix(out, "ok") {

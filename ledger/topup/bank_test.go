@@ -358,7 +358,7 @@ func TestAWalletClosedUnderAPaymentSendsItToTheSuspenseAccount(t *testing.T) {
 			t.Fatal("the payment never came to the wallet")
 		}
 	}
-	c.must(ledger.SetClosed(t.Context(), locked, []ledger.AccountID{wallet}, true))
+	c.must(ledger.SetClosed(t.Context(), locked, []ledger.AccountID{wallet}, true, "accountant 5", "left"))
 	c.must(locked.Commit(t.Context()))
 	if body := <-answered; parse(t, body).code() != 0 {
 		t.Errorf("answered %s", body)

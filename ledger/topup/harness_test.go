@@ -203,7 +203,7 @@ func (c *city) wallet(number string) ledger.Balance {
 func (c *city) setClosed(number string, state bool) {
 	c.Helper()
 	c.inTx(func(tx pgx.Tx) error {
-		return ledger.SetClosed(c.Context(), tx, []ledger.AccountID{c.wallet(number).Account}, state)
+		return ledger.SetClosed(c.Context(), tx, []ledger.AccountID{c.wallet(number).Account}, state, "accountant 5", "left")
 	})
 }
 

@@ -352,6 +352,17 @@ CREATE TABLE ledger.day_account (
 -- Rows come day by day.
 CREATE INDEX day_account_day ON ledger.day_account USING brin (day) WITH (pages_per_range = 16, autosummarize = on);
 
+-- Which wallets were closed and opened again, and by whom.
+CREATE TABLE ledger.account_log (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    account_id bigint NOT NULL,
+    at         timestamptz NOT NULL DEFAULT clock_timestamp(),
+    closed     boolean NOT NULL,
+    actor      text NOT NULL,
+    reason     text NOT NULL
+);
+CREATE INDEX account_log_account ON ledger.account_log (account_id, id);
+
 -- What was done to days, and by whom.
 CREATE TABLE ledger.day_log (
     id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -405,7 +416,7 @@ DO $$
 DECLARE
     t text;
 BEGIN
-    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'move', 'day_log', 'posting_rule',
+    FOREACH t IN ARRAY ARRAY['posting', 'idem', 'refusal', 'crossing', 'floor_change', 'move', 'day_log', 'account_log', 'posting_rule',
                               'verification'] LOOP
         EXECUTE format('CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON ledger.%I
                         FOR EACH ROW EXECUTE FUNCTION ledger.forbid_change()', t);
@@ -500,12 +511,17 @@ END
 $$;
 -- +goose StatementEnd
 
--- set_closed closes or opens wallets for top-ups and purchases.
+-- set_closed closes or opens wallets for top-ups and purchases, and logs it.
 -- +goose StatementBegin
-CREATE FUNCTION ledger.set_closed(p_account bigint[], p_closed boolean) RETURNS void
+CREATE FUNCTION ledger.set_closed(p_account bigint[], p_closed boolean, p_actor text, p_reason text) RETURNS void
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
-    UPDATE ledger.balance SET closed = p_closed WHERE account_id = ANY (p_account) AND closed <> p_closed
+    WITH changed AS (
+        UPDATE ledger.balance SET closed = p_closed WHERE account_id = ANY (p_account) AND closed <> p_closed
+        RETURNING account_id
+    )
+    INSERT INTO ledger.account_log (account_id, closed, actor, reason)
+    SELECT account_id, p_closed, p_actor, p_reason FROM changed
 $$;
 -- +goose StatementEnd
 
@@ -1466,7 +1482,7 @@ $$;
 GRANT SELECT ON
     ledger.account, ledger.balance, ledger.floor_change, ledger.move, ledger.posting_rule, ledger.posting, ledger.idem,
     ledger.refusal, ledger.reversed, ledger.hold, ledger.threshold, ledger.threshold_past, ledger.crossing,
-    ledger.gate, ledger.day, ledger.day_leaf, ledger.day_account, ledger.day_log, ledger.fold, ledger.fold_mark
+    ledger.gate, ledger.day, ledger.day_leaf, ledger.day_account, ledger.day_log, ledger.account_log, ledger.fold, ledger.fold_mark
     TO zvonok_app;
 GRANT SELECT, INSERT ON ledger.verification TO zvonok_app;
 
