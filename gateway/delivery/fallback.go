@@ -110,8 +110,12 @@ func (w *watchList) params(now time.Time) []river.InsertManyParams {
 // fallBack sends messages that failed, or of which nothing was heard, by the
 // next channel of their recipients: once, within their life, and not in the quiet
 // hours, where the news keeps them (D7): it lives on from their end. An SMS takes
-// its place of the phone's day, or stays away (see [Desk.Places]). Taking the spare and storing what it becomes are one transaction. Messages without a
-// spare, and a nil Desk, do nothing.
+// its place of the phone's day, or stays away (see [Desk.Places]). Taking the spare
+// and storing what it becomes are one transaction. Messages without a spare, and a
+// nil Desk, do nothing.
+//
+// It comes after what the transaction has to say of addresses: the counts of
+// phones are locked last, lest two transactions wait for each other.
 func (d *Desk) fallBack(ctx context.Context, tx pgx.Tx, now time.Time, lost []rowKey) error {
 	if d == nil || len(lost) == 0 {
 		return nil

@@ -324,19 +324,16 @@ func (m *Mailer) Bounced(ctx context.Context, b email.Bounce) error {
 		}); err != nil {
 			return fmt.Errorf("settle a bounced letter: %w", err)
 		}
-		if err := m.config.Desk.fallBack(ctx, tx, now, lost); err != nil {
-			return err
-		}
 		switch b.Class {
 		case email.Address:
+			if err := recordHealth(ctx, tx, now, subscription.Email, addresses, nil); err != nil {
+				return err
+			}
 		case email.Reputation: // the destination is at fault, not the address
 			for _, address := range addresses {
 				m.config.Sender.Pause(address)
 			}
-			return nil
-		default:
-			return nil
 		}
-		return recordHealth(ctx, tx, now, subscription.Email, addresses, nil)
+		return m.config.Desk.fallBack(ctx, tx, now, lost)
 	})
 }

@@ -307,10 +307,10 @@ func (s *settler) writeTx(ctx context.Context, tx pgx.Tx, batch []outcome) ([]ma
 	if err != nil {
 		return nil, err
 	}
-	if err := s.desk.fallBack(ctx, tx, now, append(failed, left...)); err != nil {
+	if err := recordHealth(ctx, tx, now, subscription.SMS, sick, well); err != nil {
 		return nil, err
 	}
-	if err := recordHealth(ctx, tx, now, subscription.SMS, sick, well); err != nil {
+	if err := s.desk.fallBack(ctx, tx, now, append(failed, left...)); err != nil {
 		return nil, err
 	}
 	if len(jobs) > 0 {
