@@ -499,16 +499,19 @@ const lateBooking = 31
 // readTopUps sums up the money that came to the children's accounts between the
 // last digest and this one, whatever day it is booked on; the booking
 // day only bounds the months that are looked at. What came in the evening after
-// the last digest is told on the first day of this one.
+// the last digest is told on the first day of this one, and what was taken back
+// since is not told at all.
 func (d *diary) readTopUps(
 	ctx context.Context, tx pgx.Tx, run digestRun, children []ledger.PersonID, byChild map[ledger.PersonID]listed,
 ) error {
 	rows, err := tx.Query(ctx, `
-		SELECT a.person_id, p.posted_at, p.amount
+		SELECT a.person_id, p.posted_at, p.amount - coalesce(r.reversed, 0)
 		FROM unnest($1::bigint[]) AS child (id)
 		JOIN ledger.account AS a ON a.person_id = child.id
 		JOIN ledger.posting AS p ON p.credit_id = a.id AND p.credit_ver IS NOT NULL AND p.kind IN ('topup', 'release')
-			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at > $4 AND p.posted_at <= $5`,
+			AND p.booking_day BETWEEN $2::date - $6::int AND $3::date + 1 AND p.posted_at > $4 AND p.posted_at <= $5
+		LEFT JOIN ledger.reversed AS r ON r.posting_id = p.id
+		WHERE p.amount > coalesce(r.reversed, 0)`,
 		children, run.first(), run.day, run.since, run.until(), lateBooking)
 	if err != nil {
 		return fmt.Errorf("read top-ups: %w", err)
