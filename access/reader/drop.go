@@ -76,10 +76,11 @@ func (in *Intake) takeFile(ctx context.Context, folder DropFolder, name string) 
 	if err != nil {
 		return err
 	}
-	device := devices[folder.Device]
-	if device == nil {
+	known := devices[folder.Device]
+	if known == nil || known.revoked {
 		return fmt.Errorf("device %d: %w", folder.Device, errKey)
 	}
+	device := &known.Device
 	file, err := os.Open(filepath.Join(folder.Dir, name))
 	if err != nil {
 		return err

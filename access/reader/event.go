@@ -69,6 +69,7 @@ const (
 	AlreadyReversed Code = "already_reversed"
 	Refused         Code = "refused"
 	Unprocessable   Code = "unprocessable"
+	DeviceRevoked   Code = "device_revoked"
 )
 
 // codes lists every code with its meaning, for the description and for labels.
@@ -94,6 +95,7 @@ var codes = []struct {
 	{AlreadyReversed, "the sale has been reversed before"},
 	{Refused, "the books refuse it; the message says why"},
 	{Unprocessable, "the database refuses it; staff have been told"},
+	{DeviceRevoked, "it came by another device's key and its own is revoked, as of one access point of several of a Sigur server"},
 }
 
 // Rejection is one rejected event, as the device is told.

@@ -50,6 +50,7 @@ type gateEntry struct {
 	state        gateState
 	hash         []byte // nil: reserved by a reversal, not arrived
 	at, received time.Time
+	revoked      bool // kept although the device's key is revoked
 }
 
 // passedBefore is what the gate knows of a number that was used before.
@@ -194,6 +195,7 @@ func (s *storing) entry(i int) gateEntry {
 	if !s.fine(i) {
 		e.state = rejectedState
 	}
+	e.revoked = f.rejection.Code == DeviceRevoked
 	return e
 }
 
@@ -202,20 +204,20 @@ func sortEntries(entries []gateEntry) {
 	slices.SortFunc(entries, func(a, b gateEntry) int { return a.compare(b.gateKey) })
 }
 
-// insertEvents inserts what is not there yet, of devices whose key is valid, and
-// returns the ids of what it inserted.
+// insertEvents inserts what is not there yet, of devices whose key is valid or
+// that is to be kept in spite of it, and returns the ids of what it inserted.
 func insertEvents(ctx context.Context, tx pgx.Tx, entries []gateEntry) (map[gateKey]ledger.EventID, error) {
 	c := columnsOf(entries)
 	rows, err := tx.Query(ctx, `
 		INSERT INTO reader.event (device_id, seq, event_id, at, received_at, type, state, body_hash)
 		SELECT t.device_id, t.seq, nextval('ledger.event_id'), t.at, t.received_at, t.type, t.state, t.body_hash
 		  FROM unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::smallint[],
-		              $6::smallint[], $7::bytea[])
-		       AS t (device_id, seq, at, received_at, type, state, body_hash)
-		  JOIN reader.device d ON d.id = t.device_id AND d.revoked_at IS NULL
+		              $6::smallint[], $7::bytea[], $8::boolean[])
+		       AS t (device_id, seq, at, received_at, type, state, body_hash, revoked)
+		  JOIN reader.device d ON d.id = t.device_id AND (d.revoked_at IS NULL OR t.revoked)
 		 ORDER BY t.device_id, t.seq
 		    ON CONFLICT (device_id, seq) DO NOTHING
-		RETURNING device_id, seq, event_id`, c.devices, c.seqs, c.ats, c.received, c.types, c.states, c.hashes)
+		RETURNING device_id, seq, event_id`, c.devices, c.seqs, c.ats, c.received, c.types, c.states, c.hashes, c.revoked)
 	if err != nil {
 		return nil, fmt.Errorf("pass events through the gate: %w", err)
 	}
@@ -240,17 +242,19 @@ type gateColumns struct {
 	ats, received []time.Time
 	types, states []int16
 	hashes        [][]byte
+	revoked       []bool
 }
 
 func columnsOf(entries []gateEntry) gateColumns {
 	n := len(entries)
 	c := gateColumns{
 		devices: make([]int64, n), seqs: make([]int64, n), ats: make([]time.Time, n), received: make([]time.Time, n),
-		types: make([]int16, n), states: make([]int16, n), hashes: make([][]byte, n),
+		types: make([]int16, n), states: make([]int16, n), hashes: make([][]byte, n), revoked: make([]bool, n),
 	}
 	for i, e := range entries {
 		c.devices[i], c.seqs[i], c.ats[i], c.received[i] = int64(e.device), e.seq, e.at, e.received
 		c.types[i], c.states[i], c.hashes[i] = int16(e.event), int16(e.state), e.hash
+		c.revoked[i] = e.revoked
 	}
 	return c
 }
@@ -296,7 +300,7 @@ func (s *storing) answerPast(ctx context.Context, tx pgx.Tx) error {
 		before, used := s.past[f.key()]
 		switch {
 		case !used:
-		case before.revoked:
+		case before.revoked && f.rejection.Code != DeviceRevoked:
 			s.results[i] = result{revoked: true}
 		case !before.found:
 			return fmt.Errorf("event %d of device %d is neither new nor known: %w", f.seq, f.device.ID, errAgain)

@@ -27,7 +27,9 @@ import (
 // and is answered {"confirmedLogId":7}: all up to that number is ours now. What
 // is not confirmed comes again, so the push is at least once and cumulative. The
 // number of a log entry becomes the number of an event of that access point's
-// device, and the gate lets each through once. When a controller asks whether to
+// device, and the gate lets each through once. An access point whose device is
+// revoked does not hold up the doors behind it in the log: what it reports goes
+// to quarantine, where the school's staff find it, and is confirmed then. When a controller asks whether to
 // open, {"keyHex":"9A3F105C","accessPoint":1,"direction":1}, it is answered
 // {"allow":true,"message":"Петрова М."}.
 
@@ -99,10 +101,16 @@ func (n *sigurNumber) UnmarshalJSON(raw []byte) error {
 	return nil
 }
 
+// knownDevice is a device of the settings, whose key may be revoked.
+type knownDevice struct {
+	Device
+	revoked bool
+}
+
 // serve reads a request of a site and answers it.
 func (s *Sigur) serve(
 	w http.ResponseWriter, r *http.Request, limit int64, route string,
-	answer func(context.Context, SigurSite, map[DeviceID]*Device, []byte) (any, error),
+	answer func(context.Context, SigurSite, map[DeviceID]*knownDevice, []byte) (any, error),
 ) {
 	began := s.in.now()
 	document, err := func() (any, error) {
@@ -145,7 +153,7 @@ func (s *Sigur) serve(
 }
 
 // site finds the site of a device, and its devices.
-func (s *Sigur) site(ctx context.Context, id DeviceID) (SigurSite, map[DeviceID]*Device, error) {
+func (s *Sigur) site(ctx context.Context, id DeviceID) (SigurSite, map[DeviceID]*knownDevice, error) {
 	for _, site := range s.sites {
 		ids := make([]DeviceID, 0, len(site.Points))
 		for _, device := range site.Points {
@@ -159,23 +167,23 @@ func (s *Sigur) site(ctx context.Context, id DeviceID) (SigurSite, map[DeviceID]
 	return SigurSite{}, nil, errKey // a key of ours, and of no Sigur
 }
 
-// devicesByID reads devices whose keys are valid.
-func devicesByID(ctx context.Context, q pg.Querier, ids []DeviceID) (map[DeviceID]*Device, error) {
+// devicesByID reads devices, those with revoked keys too.
+func devicesByID(ctx context.Context, q pg.Querier, ids []DeviceID) (map[DeviceID]*knownDevice, error) {
 	rows, err := q.Query(ctx, `
-		SELECT d.id, d.name, d.kind, b.code, d.building_id, b.organisation_id, d.profile
+		SELECT d.id, d.name, d.kind, b.code, d.building_id, b.organisation_id, d.profile, d.revoked_at IS NOT NULL
 		  FROM reader.device d
 		  JOIN ledger.building b ON b.id = d.building_id
-		 WHERE d.id = ANY($1) AND d.revoked_at IS NULL`, ids)
+		 WHERE d.id = ANY($1)`, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read devices: %w", err)
 	}
-	devices := make(map[DeviceID]*Device, len(ids))
+	devices := make(map[DeviceID]*knownDevice, len(ids))
 	var (
-		d       Device
+		d       knownDevice
 		profile string
 	)
 	_, err = pgx.ForEachRow(rows, []any{
-		&d.ID, &d.Name, &d.Kind, &d.Building, &d.BuildingID, &d.Organisation, &profile,
+		&d.ID, &d.Name, &d.Kind, &d.Building, &d.BuildingID, &d.Organisation, &profile, &d.revoked,
 	}, func() (err error) {
 		device := d
 		device.Profile, err = access.ParseProfile(profile)
@@ -195,7 +203,7 @@ type confirmation struct {
 
 // events stores a push in the order of its numbers, a thousand a transaction, and
 // confirms as far as it got.
-func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID]*Device, body []byte) (any, error) {
+func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID]*knownDevice, body []byte) (any, error) {
 	var push struct {
 		Logs []sigurLog `json:"logs"`
 	}
@@ -231,11 +239,15 @@ func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID
 			}
 			u := byDevice[device.ID]
 			if u == nil {
-				u = &upload{device: device, clock: clock{receivedAt: now}}
+				u = &upload{device: &device.Device, clock: clock{receivedAt: now}}
 				byDevice[device.ID] = u
 				uploads = append(uploads, u)
 			}
-			u.facts = append(u.facts, read(&event, raw, device, u.clock))
+			fact := read(&event, raw, u.device, u.clock)
+			if device.revoked {
+				fact.rejection = Rejection{Seq: fact.seq, Code: DeviceRevoked, Message: "the key of the access point's device is revoked"}
+			}
+			u.facts = append(u.facts, fact)
 		}
 		if err := s.in.countForeign(ctx, uploads); err != nil {
 			return nil, err
@@ -253,7 +265,7 @@ func (s *Sigur) events(ctx context.Context, site SigurSite, devices map[DeviceID
 
 // event turns an entry into an event of the neutral intake. One that names
 // nobody, such as a door opened by its button, is no event of ours.
-func (site SigurSite) event(log sigurLog, device *Device) (event DeviceEvent, ours bool) {
+func (site SigurSite) event(log sigurLog, device *knownDevice) (event DeviceEvent, ours bool) {
 	event = DeviceEvent{
 		Seq: log.LogID, Type: "pass", At: time.Unix(log.Time, 0).UTC().Format(time.RFC3339), Direction: "unknown",
 	}
@@ -318,7 +330,7 @@ type verdict struct {
 }
 
 // access decides on a card.
-func (s *Sigur) access(ctx context.Context, site SigurSite, devices map[DeviceID]*Device, body []byte) (any, error) {
+func (s *Sigur) access(ctx context.Context, site SigurSite, devices map[DeviceID]*knownDevice, body []byte) (any, error) {
 	var ask sigurLog
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, locate(err, body, "body")
@@ -327,8 +339,8 @@ func (s *Sigur) access(ctx context.Context, site SigurSite, devices map[DeviceID
 		return nil, &mistake{"body.keyHex", "required"}
 	}
 	device := devices[site.Points[ask.AccessPoint]]
-	if device == nil {
-		return nil, &mistake{"body.accessPoint", strconv.FormatInt(ask.AccessPoint, 10) + " is not in the settings of this site"}
+	if device == nil || device.revoked {
+		return nil, &mistake{"body.accessPoint", strconv.FormatInt(ask.AccessPoint, 10) + " is not in the settings of this site, or its device is revoked"}
 	}
 	ctx, cancel := context.WithTimeout(ctx, questionTime)
 	defer cancel()
@@ -337,7 +349,7 @@ func (s *Sigur) access(ctx context.Context, site SigurSite, devices map[DeviceID
 		// A way that is not known to lead in may lead out, where more is asked.
 		question.Direction, question.leaves = door.Out.String(), true
 	}
-	decision, err := s.in.decide(ctx, device, question)
+	decision, err := s.in.decide(ctx, &device.Device, question)
 	if err != nil {
 		return nil, fmt.Errorf("decide on a card: %w", err)
 	}

@@ -116,6 +116,43 @@ func TestASigurServerIsConfirmedNothingThatIsNotCommitted(t *testing.T) {
 	}
 }
 
+// What is confirmed is never sent again: an entry of an access point whose device is revoked is kept for staff, and holds
+// up no other door.
+func TestASigurEntryOfARevokedAccessPointIsKept(t *testing.T) {
+	t.Parallel()
+	s := newSigur(t)
+	before := `{"logs":[` + s.log(21, 2, 2, "0000003F0002") + `]}`
+	if r := s.post(reader.SigurEvents, s.door.key, before); r.body != `{"confirmedLogId":21}` {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	must(t, reader.RevokeDevice(t.Context(), s.pool, s.w26.id, morning))
+	push := `{"logs":[` + strings.Join([]string{
+		s.log(21, 2, 2, "0000003F0002"), // was taken before
+		s.log(22, 2, 1, "0000003F0002"),
+		s.log(23, 1, 2, uid(1)),
+	}, ",") + `]}`
+	for n := range 2 {
+		if r := s.post(reader.SigurEvents, s.door.key, push); r.status != http.StatusOK || r.body != `{"confirmedLogId":23}` {
+			t.Fatalf("push %d: %d %s", n, r.status, r.body)
+		}
+	}
+	if n := s.count(`SELECT count(*) FROM reader.quarantine WHERE device_id = $1 AND seq = 22 AND code = 'device_revoked' AND body::text LIKE '%3F0002%'`, s.w26.id); n != 1 {
+		t.Errorf("%d of the entries of the revoked access point are kept", n)
+	}
+	if n := s.count(`SELECT count(*) FROM reader.quarantine`); n != 1 {
+		t.Errorf("%d in quarantine", n)
+	}
+	if n := s.count(`SELECT count(*) FROM door.pass`); n != 2 {
+		t.Errorf("%d passes", n)
+	}
+	if r := s.post(reader.SigurAccess, s.door.key, `{"keyHex":"0000003F0002","accessPoint":2,"direction":2}`); r.status != http.StatusUnprocessableEntity && r.status != http.StatusBadRequest {
+		t.Errorf("a revoked access point is answered %d %s", r.status, r.body)
+	}
+	if r := s.post(reader.SigurEvents, s.w26.key, push); r.status != http.StatusUnauthorized {
+		t.Errorf("a revoked key pushes: %d %s", r.status, r.body)
+	}
+}
+
 func TestASigurControllerAsksWhetherToOpen(t *testing.T) {
 	t.Parallel()
 	s := newSigur(t)
