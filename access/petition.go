@@ -336,6 +336,29 @@ func PetitionsFor(ctx context.Context, q pg.Querier, organisation ledger.Organis
 		ORDER BY p.submitted_at, p.id`, organisation, now)
 }
 
+// LookAtPetitions writes into the access log that somebody looks at what petitions say of children (D14). It is called
+// before they are shown. A form may name a child that is in no register: there is nobody then to look at.
+func LookAtPetitions(ctx context.Context, q pg.Querier, list []Petition, by Actor, channel Channel, now time.Time) error {
+	var codes []string
+	for _, p := range list {
+		for _, child := range p.Form.Children {
+			codes = append(codes, child.Person)
+		}
+	}
+	if len(codes) == 0 {
+		return nil
+	}
+	children, err := ledger.PeopleByCode(ctx, q, codes)
+	if err != nil {
+		return err
+	}
+	views := make([]View, 0, len(children))
+	for _, child := range children {
+		views = append(views, View{Who: by, Child: child, What: "application", Channel: channel, At: now})
+	}
+	return LogView(ctx, q, views)
+}
+
 func readPetitions(ctx context.Context, q pg.Querier, where string, of any, now time.Time) ([]Petition, error) {
 	rows, err := q.Query(ctx, `
 		SELECT p.id, p.organisation_id, p.representative_id, p.kind, p.form, p.submitted_at, p.decided_at, p.reason,

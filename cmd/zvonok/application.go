@@ -23,6 +23,7 @@ type applicationCommands struct {
 }
 
 type applicationListCommand struct {
+	signed
 	Org  string `arg:"" help:"The organisation (org_id of the registry)."`
 	JSON bool   `name:"json" help:"Print JSON: the forms in full."`
 }
@@ -36,6 +37,11 @@ func (a *applicationListCommand) Run(ctx context.Context, c *console) error {
 		waiting, err := access.PetitionsFor(ctx, d.pool, organisation, time.Now())
 		if err != nil {
 			return err
+		}
+		if a.JSON { // the forms, with names; the table has none
+			if err := access.LookAtPetitions(ctx, d.pool, waiting, a.actor(), access.Export, time.Now()); err != nil {
+				return err
+			}
 		}
 		shown := make([]parent.PetitionView, len(waiting))
 		rows := make([][]any, len(waiting))

@@ -274,7 +274,14 @@ func (s routes) decide() {
 		func(ctx context.Context, in *AtTablet) (*shown[PetitionsView], error) {
 			answer := &shown[PetitionsView]{CacheControl: noStore}
 			err := s.atSchool(ctx, in.Staff, func(ctx context.Context, of ledger.OrganisationID, v visitor) (err error) {
-				answer.Body, err = petitionsView(access.PetitionsFor(ctx, s.pool, of, v.now))
+				waiting, err := access.PetitionsFor(ctx, s.pool, of, v.now)
+				if err != nil {
+					return err
+				}
+				if err := access.LookAtPetitions(ctx, s.pool, waiting, access.ByStaff(in.Staff), access.Staff, v.now); err != nil {
+					return err
+				}
+				answer.Body, err = petitionsView(waiting, nil)
 				return err
 			})
 			return answer, err

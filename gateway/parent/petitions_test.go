@@ -78,6 +78,11 @@ func TestAFurtherChildIsTheSchoolsToGive(t *testing.T) {
 		return p
 	}
 	unknown, other, known := apply("nobody", "Петров"), apply("ivan", "Орлов"), apply("petya", "Петров")
+	tablet.want(http.StatusOK, http.MethodGet, petitions, nil)
+	if n := one[int](w, `SELECT count(*) FROM access.view_log WHERE what = 'application' AND channel = 'staff' AND actor_id = 'teacher'
+		AND child_id IN ($1, $2)`, w.people["ivan"], w.people["petya"]); n != 2 {
+		t.Errorf("%d of the looks at two children are in the access log", n)
+	}
 	for _, p := range []parent.PetitionView{unknown, other} {
 		r := tablet.want(http.StatusUnprocessableEntity, http.MethodPost, fmt.Sprintf("%s/%d/acceptance", petitions, p.ID), nil)
 		if !strings.Contains(r.body, "no child of the organisation has this number and surname") {
