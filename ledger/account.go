@@ -134,8 +134,11 @@ func ClosingsOfWallet(ctx context.Context, q pg.Querier, wallet AccountID) ([]Cl
 // LockWallets locks wallets until the transaction ends, in the order in which
 // everybody locks them. A transaction that moves money of wallets by several
 // calls locks all of them first, and cannot deadlock with others then.
-func LockWallets(ctx context.Context, tx pgx.Tx, wallets []AccountID) error {
-	if _, err := tx.Exec(ctx, `SELECT ledger.lock_wallets($1)`, wallets); err != nil {
+func (b *Book) LockWallets(ctx context.Context, tx pgx.Tx, wallets []AccountID) error {
+	began := time.Now()
+	_, err := tx.Exec(ctx, `SELECT ledger.lock_wallets($1)`, wallets)
+	b.Metrics.locked(time.Since(began), err)
+	if err != nil {
 		return fmt.Errorf("lock wallets: %w", err)
 	}
 	return nil

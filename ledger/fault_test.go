@@ -103,7 +103,7 @@ func TestAnExhaustedPoolAndAnOverdueStatementBookNothing(t *testing.T) {
 	holder, err := b.pool.Begin(t.Context())
 	b.must(err)
 	defer holder.Rollback(context.WithoutCancel(t.Context()))
-	b.must(ledger.LockWallets(t.Context(), holder, b.wallets))
+	b.must(b.book.LockWallets(t.Context(), holder, b.wallets))
 	if err := post(t.Context(), `SET LOCAL statement_timeout = '100ms'`); err == nil || !strings.Contains(err.Error(), "statement timeout") {
 		t.Errorf("the overdue call ended with %v", err)
 	}

@@ -25,7 +25,7 @@ func (b *Book) Fold(ctx context.Context, q pg.Querier) (int64, error) {
 		return added, err
 	}
 	b.Metrics.setFoldLag(lag)
-	if err := b.measureContention(ctx, q); err != nil {
+	if err := b.countDeadlocks(ctx, q); err != nil {
 		return added, err
 	}
 	last, err := LastVerification(ctx, q)
@@ -52,26 +52,17 @@ type FoldLag struct {
 	OldestXid, Transactions int64
 }
 
-// measureContention brings the metrics what the server knows of deadlocks, and
-// who waits for a lock at this moment: a look every few seconds costs the postings
-// nothing, and sees all waits that are long enough to matter.
-func (b *Book) measureContention(ctx context.Context, q pg.Querier) error {
+// countDeadlocks brings the metrics what the server knows of deadlocks.
+func (b *Book) countDeadlocks(ctx context.Context, q pg.Querier) error {
 	if b.Metrics == nil {
 		return nil
 	}
 	var deadlocks int64
-	var waits []float64
-	if err := q.QueryRow(ctx, `
-		SELECT s.deadlocks,
-		       ARRAY(SELECT extract(epoch FROM clock_timestamp() - l.waitstart)::float8
-		               FROM pg_locks l
-		              WHERE NOT l.granted AND l.waitstart IS NOT NULL AND (l.database IS NULL OR l.database = s.datid)
-		                AND l.locktype IN ('transactionid', 'tuple', 'relation', 'advisory'))
-		  FROM pg_stat_database s
-		 WHERE s.datname = current_database()`).Scan(&deadlocks, &waits); err != nil {
-		return fmt.Errorf("measure the waits for locks: %w", err)
+	if err := q.QueryRow(ctx, `SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()`).
+		Scan(&deadlocks); err != nil {
+		return fmt.Errorf("count deadlocks: %w", err)
 	}
-	b.Metrics.setContention(deadlocks, waits)
+	b.Metrics.setDeadlocks(deadlocks)
 	return nil
 }
 

@@ -20,7 +20,7 @@ type Metrics struct {
 	// that the database undid.
 	single, batched prometheus.Observer
 	failed          *prometheus.CounterVec
-	// deadlocks is what the server has counted; lockWaits are waits it was seen in.
+	// deadlocks is what the server has counted.
 	deadlocks atomic.Int64
 	lockWaits prometheus.Histogram
 	foldRows  prometheus.Gauge
@@ -59,8 +59,8 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 		}, []string{"reason"}),
 		lockWaits: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "zvonok_ledger_lock_wait_seconds",
-			Help:    "How long transactions of the database had been waiting for a lock when they were seen waiting, every few seconds.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 4, 9),
+			Help:    "How long calls of the book took to get the locks of their wallets and days, or until they were refused them.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9),
 		}),
 		foldXid: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "zvonok_ledger_fold_oldest_xid",
@@ -142,16 +142,43 @@ func failureOf(err error) string {
 	return "other"
 }
 
-// called records how long a call took, and how it failed if it did.
+// called records how long a call took, and how it failed if it did. One that was
+// refused a lock has waited for it all the time.
 func (m *Metrics) called(entries int, took time.Duration, err error) {
 	switch {
 	case m == nil:
 	case err != nil:
-		m.failed.WithLabelValues(failureOf(err)).Inc()
+		m.refused(took, err)
 	case entries == 1:
 		m.single.Observe(took.Seconds())
 	default:
 		m.batched.Observe(took.Seconds())
+	}
+}
+
+// locked records how long wallets were waited for.
+func (m *Metrics) locked(took time.Duration, err error) {
+	switch {
+	case m == nil:
+	case err != nil:
+		m.refused(took, err)
+	default:
+		m.waited(took.Seconds())
+	}
+}
+
+// waited records how many seconds a call waited for its locks.
+func (m *Metrics) waited(seconds float64) {
+	if m != nil {
+		m.lockWaits.Observe(seconds)
+	}
+}
+
+func (m *Metrics) refused(took time.Duration, err error) {
+	reason := failureOf(err)
+	m.failed.WithLabelValues(reason).Inc()
+	if reason == "deadlock" || reason == "lock_timeout" {
+		m.waited(took.Seconds())
 	}
 }
 
@@ -188,13 +215,9 @@ func (m *Metrics) setFoldLag(lag FoldLag) {
 	m.foldXids.Set(float64(lag.Transactions))
 }
 
-func (m *Metrics) setContention(deadlocks int64, waits []float64) {
-	if m == nil {
-		return
-	}
-	m.deadlocks.Store(deadlocks)
-	for _, seconds := range waits {
-		m.lockWaits.Observe(seconds)
+func (m *Metrics) setDeadlocks(deadlocks int64) {
+	if m != nil {
+		m.deadlocks.Store(deadlocks)
 	}
 }
 

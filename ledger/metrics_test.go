@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,7 +71,7 @@ func TestMetricsCountVerdicts(t *testing.T) {
 }
 
 // What holds the book up is seen: how long calls take, which of them the database
-// undoes, who waits for a lock, and the transaction that holds the totals up.
+// undoes, and the transaction that holds the totals up.
 func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 	t.Parallel()
 	registry := prometheus.NewPedanticRegistry()
@@ -103,25 +104,12 @@ func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 	holder, err := b.pool.Begin(t.Context())
 	b.must(err)
 	defer holder.Rollback(context.WithoutCancel(t.Context()))
-	b.must(ledger.LockWallets(t.Context(), holder, b.wallets[:1]))
+	b.must(b.book.LockWallets(t.Context(), holder, b.wallets[:1]))
 	var xid float64
 	b.must(holder.QueryRow(t.Context(), `SELECT pg_current_xact_id()::text::float8`).Scan(&xid))
 	b.postOne(b.buy(1, "b", 1_00))
-	refused := make(chan error, 1)
-	go func() {
-		refused <- pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
-			if _, err := tx.Exec(t.Context(), `SET LOCAL lock_timeout = '60s'`); err != nil {
-				return err
-			}
-			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "c", 1_00)})
-			return err
-		})
-	}()
-	await(t, func() bool {
-		_, err := b.book.Fold(t.Context(), b.pool)
-		b.must(err)
-		return value("zvonok_ledger_lock_wait_seconds", "") > 0
-	})
+	_, err = b.book.Fold(t.Context(), b.pool)
+	b.must(err)
 	// Transactions of the whole cluster count, so another test's may be older still.
 	if got := value("zvonok_ledger_fold_oldest_xid", ""); got <= 0 || got > xid {
 		t.Errorf("the oldest transaction is %v by the metric, and %v still runs", got, xid)
@@ -130,7 +118,6 @@ func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 		t.Errorf("%v transactions have begun since the oldest", n)
 	}
 	b.must(holder.Rollback(t.Context()))
-	b.must(<-refused)
 
 	// Two transactions that lock against each other: one is undone, and counted.
 	ready := make(chan struct{}, 2)
@@ -139,7 +126,7 @@ func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 	for i := range 2 {
 		group.Go(func() error {
 			err := pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
-				if err := ledger.LockWallets(t.Context(), tx, b.wallets[i:i+1]); err != nil {
+				if err := b.book.LockWallets(t.Context(), tx, b.wallets[i:i+1]); err != nil {
 					return err
 				}
 				ready <- struct{}{}
@@ -166,4 +153,90 @@ func TestMetricsShowWhatHoldsTheBookUp(t *testing.T) {
 		return value("zvonok_ledger_deadlocks_total", "") == 1
 	})
 	b.sound()
+}
+
+// Every wait for the lock of a wallet is measured, of whatever call, and so is one
+// that ends with the lock refused.
+func TestMetricsMeasureEachWaitForALock(t *testing.T) {
+	t.Parallel()
+	const long = 100 * time.Millisecond
+	registry := prometheus.NewPedanticRegistry()
+	b := newBooks(t, 1)
+	b.book.Metrics = ledger.NewMetrics(registry)
+	b.fund(100_00)
+	waits := func() (calls uint64, seconds float64) {
+		t.Helper()
+		families, err := registry.Gather()
+		b.must(err)
+		for _, family := range families {
+			if family.GetName() == "zvonok_ledger_lock_wait_seconds" {
+				h := family.GetMetric()[0].GetHistogram()
+				return h.GetSampleCount(), h.GetSampleSum()
+			}
+		}
+		t.Fatal("waits are not measured")
+		return 0, 0
+	}
+	for name, call := range map[string]func(pgx.Tx) error{
+		"one entry": func(tx pgx.Tx) error {
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "a", 1_00)})
+			return err
+		},
+		"one entry that is refused": func(tx pgx.Tx) error {
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "b", 1_000_00)})
+			return err
+		},
+		"several entries": func(tx pgx.Tx) error {
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "c", 1_00), b.buy(0, "d", 1_00)})
+			return err
+		},
+		"several entries that are refused": func(tx pgx.Tx) error {
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "e", 1_000_00), b.buy(0, "f", 1_000_00)})
+			return err
+		},
+		"wallets": func(tx pgx.Tx) error { return b.book.LockWallets(t.Context(), tx, b.wallets) },
+		"a lock that is refused": func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), `SET LOCAL lock_timeout = '500ms'`); err != nil {
+				return err
+			}
+			_, err := b.book.Post(t.Context(), tx, []ledger.Entry{b.buy(0, "g", 1_00)})
+			return err
+		},
+	} {
+		callsBefore, before := waits()
+		holder, err := b.pool.Begin(t.Context())
+		b.must(err)
+		if _, err := holder.Exec(t.Context(), `SELECT ledger.lock_wallets($1)`, b.wallets); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() {
+			done <- pgx.BeginFunc(t.Context(), b.pool, func(tx pgx.Tx) error {
+				if _, err := tx.Exec(t.Context(), `SET LOCAL lock_timeout = '60s'`); err != nil {
+					return err
+				}
+				return call(tx)
+			})
+		}()
+		if name == "a lock that is refused" {
+			if err := <-done; err == nil || !strings.Contains(err.Error(), "lock timeout") {
+				t.Errorf("%s: %v", name, err)
+			}
+			b.must(holder.Rollback(t.Context()))
+		} else {
+			await(t, func() (waited bool) {
+				b.must(b.pool.QueryRow(t.Context(), `
+					SELECT coalesce(bool_or(clock_timestamp() - l.waitstart > $1), false)
+					  FROM pg_locks l
+					  JOIN pg_stat_activity a USING (pid)
+					 WHERE a.datname = current_database()`, long).Scan(&waited))
+				return waited
+			})
+			b.must(holder.Rollback(t.Context()))
+			b.must(<-done)
+		}
+		if calls, after := waits(); calls != callsBefore+1 || after-before < long.Seconds() {
+			t.Errorf("%s: after waiting for longer than %s, %d waits of %.3f s are measured", name, long, calls-callsBefore, after-before)
+		}
+	}
 }

@@ -161,6 +161,7 @@ func (b *Book) Post(ctx context.Context, tx pgx.Tx, entries []Entry) ([]Verdict,
 		}
 	}
 	b.Metrics.count(entries, outcome.verdicts, len(outcome.crossed.EventIDs))
+	b.Metrics.waited(outcome.waited)
 	return outcome.verdicts, nil
 }
 
@@ -169,6 +170,7 @@ type outcome struct {
 	verdicts []Verdict
 	posted   Posted  // to be announced unless empty
 	crossed  Crossed // likewise
+	waited   float64 // seconds, for the locks of wallets and days
 }
 
 func readOutcome(rows pgx.Rows, entries []Entry) (outcome, error) {
@@ -190,7 +192,7 @@ func (o *outcome) readOne(rows pgx.Rows) error {
 	var day *time.Time
 	var told bool
 	_, err := pgx.ForEachRow(rows, []any{
-		&code, &posting, &event, &day, &debitAfter, &creditAfter, &told, &o.crossed.EventIDs,
+		&code, &posting, &event, &day, &debitAfter, &creditAfter, &told, &o.crossed.EventIDs, &o.waited,
 	}, func() error {
 		o.set(0, Verdict{
 			Code: code, Posting: PostingID(orZero(posting)), Event: EventID(orZero(event)), Day: orZero(day),
@@ -209,7 +211,7 @@ func (o *outcome) readBatch(rows pgx.Rows) error {
 	var days []pgtype.Date
 	var told []bool
 	_, err := pgx.ForEachRow(rows, []any{
-		&places, &codes, &postings, &events, &days, &debitsAfter, &creditsAfter, &told, &crossings,
+		&places, &codes, &postings, &events, &days, &debitsAfter, &creditsAfter, &told, &crossings, &o.waited,
 	}, func() error {
 		for i, place := range places {
 			o.set(int(place-1), Verdict{

@@ -197,7 +197,7 @@ func (c *Canteen) lockWallets(ctx context.Context, tx pgx.Tx, all []*sale) error
 	if !needed {
 		return nil
 	}
-	return ledger.LockWallets(ctx, tx, wallets)
+	return c.book.LockWallets(ctx, tx, wallets)
 }
 
 // capOffline moves offline sales above the child's cap of the day to the

@@ -346,7 +346,7 @@ func TestAWalletClosedUnderAPaymentSendsItToTheSuspenseAccount(t *testing.T) {
 	locked, err := c.pool.Begin(t.Context())
 	c.must(err)
 	defer locked.Rollback(t.Context()) // after a commit it does nothing
-	c.must(ledger.LockWallets(t.Context(), locked, []ledger.AccountID{wallet}))
+	c.must(c.book.LockWallets(t.Context(), locked, []ledger.AccountID{wallet}))
 	answered := make(chan string, 1)
 	go func() {
 		_, body := c.get(osmpPay("mkb", "1", example, "100.00"))

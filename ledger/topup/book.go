@@ -367,7 +367,7 @@ func postPayments(
 				wallets = append(wallets, f.wallet.id)
 			}
 		}
-		if err := ledger.LockWallets(ctx, tx, wallets); err != nil {
+		if err := book.LockWallets(ctx, tx, wallets); err != nil {
 			return err
 		}
 	}

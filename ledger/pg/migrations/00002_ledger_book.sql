@@ -623,19 +623,22 @@ DECLARE
     v_gate ledger.gate;
     v_closed date;
     v_day date;
-    v_last date;
 BEGIN
-    SELECT * INTO v_gate FROM ledger.gate;
+    -- Mostly all are of one day, and it is open: it is held, and then the gate read.
+    -- As an expression the lock costs a tenth of what it costs as a statement.
+    IF p_days[1] = ALL (p_days) AND pg_advisory_xact_lock_shared(1819239273, p_days[1] - date '2000-01-01') IS NOT NULL THEN
+        SELECT * INTO v_gate FROM ledger.gate;
+        IF p_days[1] > v_gate.closed_through THEN
+            RETURN v_gate;
+        END IF;
+    ELSE
+        SELECT * INTO v_gate FROM ledger.gate;
+    END IF;
     LOOP
         v_closed := v_gate.closed_through;
-        IF p_days[1] = ALL (p_days) THEN
-            PERFORM pg_advisory_xact_lock_shared(1819239273, greatest(p_days[1], v_closed + 1) - date '2000-01-01');
-        ELSE
-            v_last := NULL;
-            FOR v_day IN SELECT DISTINCT greatest(d, v_closed + 1) AS day FROM unnest(p_days) AS d ORDER BY day LOOP
-                PERFORM pg_advisory_xact_lock_shared(1819239273, v_day - date '2000-01-01');
-            END LOOP;
-        END IF;
+        FOR v_day IN SELECT DISTINCT greatest(d, v_closed + 1) AS day FROM unnest(p_days) AS d ORDER BY day LOOP
+            PERFORM pg_advisory_xact_lock_shared(1819239273, v_day - date '2000-01-01');
+        END LOOP;
         SELECT * INTO v_gate FROM ledger.gate;
         EXIT WHEN v_gate.closed_through = v_closed;
     END LOOP;
@@ -647,7 +650,8 @@ $$;
 -- post_batch books a batch. It answers at most two rows, whose arrays have an
 -- element per item, told apart by ord (from 1): a row of the items that were
 -- posted, with the event ids of the thresholds that were crossed, and a row of
--- all others. A row per item would be more work for both sides. Verdicts:
+-- all others. A row per item would be more work for both sides. Each says how many
+-- seconds the call waited for its wallets and days. Verdicts:
 -- posted; duplicate (the same was booked under this id before); conflict
 -- (something else was); cancelled (the id has a tombstone); refused (a floor);
 -- over_reversed; unknown_account; closed_account; bad_legs (this kind does not go
@@ -675,7 +679,7 @@ CREATE FUNCTION ledger.post_batch(
     p_subject bigint[], p_of_source text[], p_of_ext text[]
 ) RETURNS TABLE (
     ord integer[], verdict text[], posting_id bigint[], event_id bigint[], booking_day date[],
-    debit_after bigint[], credit_after bigint[], told boolean[], crossings bigint[]
+    debit_after bigint[], credit_after bigint[], told boolean[], crossings bigint[], waited double precision
 )
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -714,6 +718,8 @@ DECLARE
     v_has      bigint;
     v_of       integer;
     v_reason   text;
+    v_asked    timestamptz; -- when the first lock was asked for, and how long they took
+    v_waited   double precision;
     r          record;
 BEGIN
     IF p_of_ext IS NOT NULL THEN
@@ -735,6 +741,7 @@ BEGIN
                  ORDER BY i.ord) AS i;
     END IF;
 
+    v_asked := clock_timestamp();
     SELECT array_agg(b.account_id), array_agg(b.ctid), array_agg(b.posted), array_agg(b.held), array_agg(b.policy_floor),
            array_agg(b.low_mark), array_agg(b.high_mark), array_agg(b.ver), array_agg(b.closed)
       INTO v_wallet, v_row, v_posted, v_held, v_policy, v_low, v_high, v_ver, v_closed
@@ -762,10 +769,12 @@ BEGIN
                    FOR UPDATE) AS l;
     END IF;
 
+    v_waited := date_part('epoch', clock_timestamp() - v_asked);
+
     SELECT array_agg(a.id), array_agg(a.kind) INTO v_system, v_kind
       FROM (SELECT a.id, a.kind
               FROM ledger.account a
-             WHERE a.id = ANY (ARRAY(SELECT DISTINCT x FROM unnest(p_debit || p_credit) AS x WHERE x < 1000000))
+             WHERE a.id = ANY (p_debit || p_credit) AND a.id < 1000000
              ORDER BY a.id) AS a;
 
     -- Look at each item and take the ids of the sound ones. An id that another
@@ -946,7 +955,7 @@ BEGIN
     SELECT array_agg(i.ord), array_agg('posted'::text), array_agg(v_id[i.ord]), array_agg(p_event[i.ord]),
            array_agg(greatest(p_day[i.ord], v_gate.closed_through + 1)),
            array_agg(coalesce(i.debit_after, 0)), array_agg(coalesce(i.credit_after, 0)), array_agg(v_told[i.ord]),
-           (SELECT array_agg(x.event_id) FROM crossed x)
+           (SELECT array_agg(x.event_id) FROM crossed x), v_waited
       FROM item i
     HAVING count(*) > 0;
 
@@ -966,7 +975,7 @@ BEGIN
                           ELSE 'duplicate' END),
            array_agg(coalesce(k.posting_id, 0)), array_agg(coalesce(p.event_id, f.event_id, i.event)),
            array_agg(k.booking_day), array_agg(coalesce(p.debit_after, 0)), array_agg(coalesce(p.credit_after, 0)),
-           array_agg(false), NULL::bigint[]
+           array_agg(false), NULL::bigint[], v_waited
       FROM unnest(v_id, p_event, p_kind, p_debit, p_credit, p_amount, p_source, p_ext, p_subject, v_of_id, v_verdict)
            WITH ORDINALITY AS i (id, event, kind, debit, credit, amount, source, ext_id, subject, of_id, verdict, ord)
       LEFT JOIN ledger.idem k ON k.source = i.source AND k.ext_id = i.ext_id
@@ -990,14 +999,15 @@ $$;
 
 -- post_one books one item and answers one row. The plain case, one wallet, an
 -- open day and everything in order, goes by the straight road below at half the
--- cost; any other item is handed to post_batch, with nothing written.
+-- cost; any other item is handed to post_batch, with nothing written. Its first
+-- statement is what waits for locks, so waited is how long that took.
 -- +goose StatementBegin
 CREATE FUNCTION ledger.post_one(
     p_event bigint, p_kind text, p_debit bigint, p_credit bigint, p_amount bigint,
     p_source text, p_ext text, p_forced boolean, p_occurred timestamptz, p_day date, p_subject bigint
 ) RETURNS TABLE (
     verdict text, posting_id bigint, event_id bigint, booking_day date,
-    debit_after bigint, credit_after bigint, told boolean, crossings bigint[]
+    debit_after bigint, credit_after bigint, told boolean, crossings bigint[], waited double precision
 )
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = pg_catalog, pg_temp
@@ -1010,6 +1020,7 @@ DECLARE
     v_delta  bigint := CASE WHEN debited THEN -p_amount ELSE p_amount END;
     v_has    record;
     v_id     bigint;
+    v_asked  timestamptz := clock_timestamp();
 BEGIN
     <<straight>>
     BEGIN
@@ -1032,6 +1043,7 @@ BEGIN
         RETURNING b.posted, b.ver, b.low_mark, b.high_mark, u.told,
                   pg_advisory_xact_lock_shared(1819239273, p_day - date '2000-01-01') IS NULL
           INTO v_has;
+        waited := date_part('epoch', clock_timestamp() - v_asked);
         EXIT straight WHEN NOT FOUND;
 
         IF debited THEN
@@ -1088,7 +1100,7 @@ BEGIN
     END;
     RETURN QUERY
     SELECT b.verdict[1], b.posting_id[1], b.event_id[1], b.booking_day[1], b.debit_after[1], b.credit_after[1],
-           b.told[1], b.crossings
+           b.told[1], b.crossings, b.waited + post_one.waited
       FROM ledger.post_batch(ARRAY[p_event], ARRAY[p_kind], ARRAY[p_debit], ARRAY[p_credit], ARRAY[p_amount],
                              ARRAY[p_source], ARRAY[p_ext], ARRAY[p_forced], ARRAY[p_occurred], ARRAY[p_day],
                              ARRAY[p_subject], NULL, NULL) AS b;
