@@ -157,8 +157,14 @@ func (l *ledgerBreaksCommand) Run(ctx context.Context, c *console) error {
 					state = "to be settled"
 				}
 				id, payment := fmt.Sprint(b.ID), b.Txn
-				if b.State == topup.NoRegistry {
+				switch b.State {
+				case topup.NoRegistry:
 					id, payment, state = "-", fmt.Sprintf("%d of that day", b.Payments), "ask the bank for its registry"
+				case topup.OnItsWay:
+					id, state = "-", fmt.Sprintf("the bank is to give it: refund end %d", b.ID)
+					if b.Disputed {
+						state = fmt.Sprintf("ask the bank what became of it: refund end %d", b.ID)
+					}
 				}
 				rows = append(rows, []any{id, b.Since.Format(time.DateOnly), b.Partner, b.State, payment, b.Bank, b.Ours, state})
 			}
@@ -245,7 +251,8 @@ type ledgerRefundCommands struct {
 	Ask     refundAskCommand     `cmd:"" help:"Ask for a refund of an account or of a payment in suspense; nothing is booked yet."`
 	Pay     refundPayCommand     `cmd:"" help:"Book a refund that somebody else has asked for."`
 	Decline refundDeclineCommand `cmd:"" help:"End a refund that will not be paid."`
-	List    refundListCommand    `cmd:"" help:"List the refunds that wait for a second person."`
+	End     refundEndCommand     `cmd:"" help:"Say how a refund ended that was paid; until then breaks lists it."`
+	List    refundListCommand    `cmd:"" help:"List the refunds that wait for a second person or are on their way."`
 }
 
 type refundAskCommand struct {
@@ -324,8 +331,28 @@ func (r *refundDeclineCommand) Run(ctx context.Context, c *console) error {
 	})
 }
 
+type refundEndCommand struct {
+	answering
+	ID  int64  `arg:"" help:"The refund's id."`
+	How string `required:"" enum:"given,returned" help:"given: the bank kept it back from what it transfers, or was sent it; returned: it could not be given and goes back to where it was taken from."`
+	decided
+}
+
+func (r *refundEndCommand) Run(ctx context.Context, c *console) error {
+	by, err := r.who()
+	if err != nil {
+		return err
+	}
+	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, book *ledger.Book) error {
+		if err := topup.EndRefund(ctx, tx, book, r.ID, topup.RefundEnd(r.How), by, time.Now()); err != nil {
+			return err
+		}
+		return r.print(c, map[string]any{"id": r.ID, "state": r.How}, "refund %d: %s", r.ID, r.How)
+	})
+}
+
 type refundListCommand struct {
-	All  bool `help:"Also those that were paid or declined."`
+	All  bool `help:"Also those that have ended or were declined."`
 	JSON bool `name:"json" help:"Print JSON."`
 }
 
@@ -344,9 +371,9 @@ func (r *refundListCommand) Run(ctx context.Context, c *console) error {
 			if f.Txn != "" {
 				of = "payment " + f.Txn
 			}
-			rows = append(rows, []any{f.ID, f.Partner, of, f.Amount, f.State, f.AskedBy, f.DecidedBy, f.Reason})
+			rows = append(rows, []any{f.ID, f.Partner, of, f.Amount, f.State, f.AskedBy, f.DecidedBy, f.EndedBy, f.Reason})
 		}
-		return table(c.out, []any{"ID", "PARTNER", "OF", "SUM", "STATE", "ASKED BY", "DECIDED BY", "REASON"}, rows)
+		return table(c.out, []any{"ID", "PARTNER", "OF", "SUM", "STATE", "ASKED BY", "DECIDED BY", "ENDED BY", "REASON"}, rows)
 	})
 }
 

@@ -463,7 +463,8 @@ func ReleasePayment(ctx context.Context, tx pgx.Tx, book *ledger.Book, r Release
 	if !found {
 		return fmt.Errorf("release payment %s of %s: there is no account %q", r.Txn, r.Partner, r.Account)
 	}
-	if _, err := releasePayment(ctx, tx, book, p, r.Txn, w.Account, now); err != nil {
+	key := ledger.Key{Source: "release/" + p.Name, ExternalID: r.Txn}
+	if _, err := releasePayment(ctx, tx, book, p, r.Txn, w.Account, key, now); err != nil {
 		return fmt.Errorf("release payment %s of %s: %w", r.Txn, r.Partner, err)
 	}
 	if _, err := tx.Exec(ctx, `
@@ -474,9 +475,10 @@ func ReleasePayment(ctx context.Context, tx pgx.Tx, book *ledger.Book, r Release
 	return nil
 }
 
-// releasePayment moves a payment out of the suspense account, once.
+// releasePayment moves a payment out of the suspense account, once; key is what
+// the posting is booked under.
 func releasePayment(
-	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, txn string, to ledger.AccountID, now time.Time,
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, txn string, to ledger.AccountID, key ledger.Key, now time.Time,
 ) (ledger.EventID, error) {
 	y, err := lockPayment(ctx, tx, p, txn, 0)
 	if err != nil {
@@ -491,7 +493,7 @@ func releasePayment(
 	}
 	event, err := post(ctx, tx, book, ledger.Entry{
 		Kind: ledger.Release, Debit: accounts[0], Credit: to, Amount: y.sum,
-		Source: "release/" + p.Name, ExternalID: y.txn, OccurredAt: now,
+		Source: key.Source, ExternalID: key.ExternalID, OccurredAt: now,
 	})
 	if err != nil {
 		return 0, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,15 +16,43 @@ import (
 
 // Breaks returns what is open with a partner, or with all partners when the name
 // is empty: days for which no registry has come although the days that a payment
-// may wait for one are over, and open lines of all files, up to a thousand, each
-// the oldest first.
+// may wait for one are over, refunds on their way, and open lines of all files, up
+// to a thousand of each, the oldest first.
 func Breaks(ctx context.Context, q pg.Querier, partner string, now time.Time) ([]Break, error) {
 	silent, err := readSilence(ctx, q, partner, now)
 	if err != nil {
 		return nil, err
 	}
+	refunds, err := readOnTheirWay(ctx, q, partner, now)
+	if err != nil {
+		return nil, err
+	}
 	lines, err := readBreaks(ctx, q, `($2 = '' OR p.name = $2)`, now, partner)
-	return append(silent, lines...), err
+	return slices.Concat(silent, refunds, lines), err
+}
+
+// readOnTheirWay returns the refunds that were paid and have not ended.
+func readOnTheirWay(ctx context.Context, q pg.Querier, partner string, now time.Time) ([]Break, error) {
+	rows, err := q.Query(ctx, `
+		SELECT r.id, p.name, coalesce(r.txn_id, ''), r.event_id, -r.amount, (r.decided_at AT TIME ZONE p.time_zone)::date,
+		       r.decided_at < $2::timestamptz - make_interval(days => $3)
+		  FROM topup.refund r
+		  JOIN topup.partner p ON p.id = r.partner_id
+		 WHERE r.state = 'paid' AND ($1 = '' OR p.name = $1)
+		 ORDER BY r.decided_at, r.id
+		 LIMIT $4`, partner, now, refundDays, maxBreaks)
+	if err != nil {
+		return nil, fmt.Errorf("look for refunds on their way: %w", err)
+	}
+	refunds, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Break, error) {
+		b := Break{State: OnItsWay}
+		err := row.Scan(&b.ID, &b.Partner, &b.Txn, &b.Event, &b.Ours, &b.Since, &b.Disputed)
+		return b, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for refunds on their way: %w", err)
+	}
+	return refunds, nil
 }
 
 // readSilence returns the days of the last hundred with payments, but without a

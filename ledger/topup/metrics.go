@@ -50,7 +50,7 @@ func NewMetrics(registerer prometheus.Registerer) *Metrics {
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "zvonok_topup_open" + name, Help: help}, []string{"what"})
 	}
-	m.open = gauge("", "What waits for a person: lines of registries that wait for a later file (waiting) or are in dispute (disputed), payments in suspense, and days of the last week without a registry (no_registry).")
+	m.open = gauge("", "What waits for a person: lines of registries that wait for a later file (waiting) or are in dispute (disputed), payments in suspense, refunds of which nobody has said how they ended (refund), and days of the last week without a registry (no_registry).")
 	m.openRoubles = gauge("_roubles", "The differences between bank and books, or the payments, of what waits for a person.")
 	m.openOldest = gauge("_oldest_seconds", "How long the oldest of what waits for a person has waited; 0 when nothing does.")
 	for _, c := range commands() {

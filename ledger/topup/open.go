@@ -9,9 +9,10 @@ import (
 )
 
 // MeasureOpen measures what waits for a person to settle, for the metrics: lines
-// of registries that differ, payments in the suspense account, and days of the
-// last week for which a bank that sends registries has sent none. It is called now
-// and then; what it reads is what is open, however much was settled before.
+// of registries that differ, payments in the suspense account, refunds of which
+// nobody has said how they ended, and days of the last week for which a bank that
+// sends registries has sent none. It is called now and then; what it reads is what
+// is open, however much was settled before.
 func (e *Endpoints) MeasureOpen(ctx context.Context) error {
 	rows, err := e.pool.Query(ctx, `
 		WITH line AS (
@@ -24,6 +25,8 @@ func (e *Endpoints) MeasureOpen(ctx context.Context) error {
 			 WHERE l.open
 			UNION ALL
 			SELECT 'suspense', amount, booked_at FROM topup.payment WHERE state = 'suspense'
+			UNION ALL
+			SELECT 'refund', amount, decided_at FROM topup.refund WHERE state = 'paid'
 			UNION ALL
 			SELECT 'no_registry', y.amount, (d.day::timestamp AT TIME ZONE p.time_zone)
 			  FROM topup.partner p
@@ -38,7 +41,7 @@ func (e *Endpoints) MeasureOpen(ctx context.Context) error {
 			                    WHERE f.partner_id = p.id AND f.day = d.day AND f.state <> 'replaced')
 		)
 		SELECT k.what, count(l.what), coalesce(sum(l.amount), 0)::bigint, coalesce(min(l.since), $1)
-		  FROM unnest(ARRAY['waiting', 'disputed', 'suspense', 'no_registry']) AS k (what)
+		  FROM unnest(ARRAY['waiting', 'disputed', 'suspense', 'refund', 'no_registry']) AS k (what)
 		  LEFT JOIN line l ON l.what = k.what
 		 GROUP BY k.what`, e.now(), holdDays)
 	if err != nil {

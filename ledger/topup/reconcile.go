@@ -20,6 +20,8 @@ const (
 	// holdDays is how long a payment that a registry does not have waits for a
 	// later one before it is in dispute.
 	holdDays = 2
+	// refundDays is how long the bank may take to give a refund to the payer.
+	refundDays = 10
 	// silenceDays is how far back days without a registry are looked for.
 	silenceDays = 100
 	// maxBreaks is how many open lines a report lists; all are counted.
@@ -54,6 +56,8 @@ const (
 	Replaced State = "replaced"
 	// NoRegistry: payments of a day for which no file has come; not a line.
 	NoRegistry State = "no_registry"
+	// OnItsWay: a refund that was paid, and nobody has said how it ended; not a line.
+	OnItsWay State = "refund"
 )
 
 // States returns the states of lines that count.
@@ -73,10 +77,10 @@ type Tally struct {
 	Sum   money.Amount `json:"sum"`
 }
 
-// Break is an open line, or the payments of a day whose registry has not come:
-// something for a person to settle with the bank.
+// Break is an open line, the payments of a day whose registry has not come, or a
+// refund on its way: something for a person to settle with the bank.
 type Break struct {
-	ID      int64  `json:"id"` // 0 for NoRegistry
+	ID      int64  `json:"id"` // 0 for NoRegistry; of OnItsWay the refund's
 	Partner string `json:"partner"`
 	File    string `json:"file"`
 	// Line is its number in the file; 0 for LedgerOnly.
@@ -89,9 +93,10 @@ type Break struct {
 	Ours money.Amount `json:"ours"`
 	// Payments is how many there are, of NoRegistry.
 	Payments int `json:"payments,omitempty"`
-	// Since is the day of the file.
+	// Since is the day of the file or, of OnItsWay, that on which it was paid.
 	Since time.Time `json:"since"`
-	// Disputed tells that it no longer waits for a later file.
+	// Disputed tells that it no longer waits for a later file or, of OnItsWay, that
+	// the bank has had time enough.
 	Disputed bool `json:"disputed"`
 }
 

@@ -49,19 +49,38 @@ type Refund struct {
 	Txn     string       `json:"txn_id,omitempty"`
 	Amount  money.Amount `json:"amount"`
 	Reason  string       `json:"reason"`
-	// State is asked, paid or declined.
+	// State is asked, paid or declined and, of one that was paid, given or returned.
 	State     string     `json:"state"`
 	AskedBy   string     `json:"asked_by"`
 	AskedAt   time.Time  `json:"asked_at"`
 	DecidedBy string     `json:"decided_by,omitempty"`
 	DecidedAt *time.Time `json:"decided_at,omitempty"`
+	// EndedBy is who said that it was given or returned.
+	EndedBy string     `json:"ended_by,omitempty"`
+	EndedAt *time.Time `json:"ended_at,omitempty"`
 }
+
+// RefundEnd is how a refund ended that was paid out to the bank.
+type RefundEnd string
+
+// The ends.
+const (
+	// Given: the payer has it. The bank kept it back from what it transfers, or was
+	// sent it: either way less of the bank's money is with us.
+	Given RefundEnd = "given"
+	// Returned: it could not be given, and is again in the account or the payment
+	// that it was taken from.
+	Returned RefundEnd = "returned"
+)
 
 // ErrSamePerson says that who asked for a refund may not pay it out.
 var ErrSamePerson = errors.New("a refund needs two persons: somebody else than who asked for it has to pay it out")
 
 // ErrNoRefund says that no refund of this id waits for a decision.
 var ErrNoRefund = errors.New("no refund of this id waits for a decision")
+
+// ErrNotPaid says that no refund of this id is on its way.
+var ErrNotPaid = errors.New("no refund of this id is on its way: it was not paid, or has ended")
 
 // checkWho refuses what an auditor could not read as somebody's name.
 func checkWho(who string) error {
@@ -182,12 +201,13 @@ func payRefund(ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, by s
 		return err
 	}
 	var event ledger.EventID
+	key := refundKey(p, id)
 	if txn != nil {
-		event, err = releasePayment(ctx, tx, book, p, *txn, p.clearing, now)
+		event, err = releasePayment(ctx, tx, book, p, *txn, p.clearing, key, now)
 	} else {
 		event, err = post(ctx, tx, book, ledger.Entry{
 			Kind: ledger.Refund, Debit: ledger.AccountID(*wallet), Credit: p.clearing, Amount: amount,
-			Source: "refund/" + p.Name, ExternalID: fmt.Sprint(id), OccurredAt: now,
+			Source: key.Source, ExternalID: key.ExternalID, OccurredAt: now,
 		})
 	}
 	if err != nil {
@@ -196,6 +216,69 @@ func payRefund(ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, by s
 	_, err = tx.Exec(ctx, `
 		UPDATE topup.refund SET state = 'paid', decided_by = $2, decided_at = $3, event_id = $4 WHERE id = $1`,
 		id, by, now, int64(event))
+	return err
+}
+
+// refundKey is what the posting of a refund is booked under.
+func refundKey(p *Partner, id int64) ledger.Key {
+	return ledger.Key{Source: "refund/" + p.Name, ExternalID: fmt.Sprint(id)}
+}
+
+// EndRefund says how a refund ended that was paid: until then the bank's clearing
+// account is short of it, and Breaks lists it. ErrNotPaid when it was not paid, or
+// has ended.
+func EndRefund(ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, how RefundEnd, by string, now time.Time) error {
+	if err := endRefund(ctx, tx, book, id, how, by, now); err != nil {
+		return fmt.Errorf("end refund %d: %w", id, err)
+	}
+	return nil
+}
+
+func endRefund(ctx context.Context, tx pgx.Tx, book *ledger.Book, id int64, how RefundEnd, by string, now time.Time) error {
+	if err := checkWho(by); err != nil {
+		return err
+	}
+	var partner string
+	var txn *string
+	var amount money.Amount
+	err := tx.QueryRow(ctx, `
+		SELECT p.name, r.txn_id, r.amount
+		  FROM topup.refund r
+		  JOIN topup.partner p ON p.id = r.partner_id
+		 WHERE r.id = $1 AND r.state = 'paid'
+		   FOR NO KEY UPDATE OF r`, id).Scan(&partner, &txn, &amount)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return ErrNotPaid
+	case err != nil:
+		return err
+	}
+	p, err := findPartner(ctx, tx, partner)
+	if err != nil {
+		return err
+	}
+	entry := ledger.Entry{Source: "refund-" + string(how) + "/" + p.Name, ExternalID: fmt.Sprint(id), OccurredAt: now}
+	switch how {
+	case Given:
+		entry.Kind, entry.Debit, entry.Credit, entry.Amount = ledger.Settlement, p.clearing, p.settled, amount
+	case Returned:
+		entry.Kind, entry.Reverses = ledger.Reversal, refundKey(p, id)
+		if txn != nil {
+			if _, err := tx.Exec(ctx, `
+				UPDATE topup.payment SET state = 'suspense' WHERE partner_id = $1 AND txn_id = $2`, int64(p.ID), *txn); err != nil {
+				return err
+			}
+		}
+	default:
+		return fmt.Errorf("%q is no end of a refund", how)
+	}
+	event, err := post(ctx, tx, book, entry)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE topup.refund SET state = $2, ended_by = $3, ended_at = $4, end_event = $5 WHERE id = $1`,
+		id, string(how), by, now, int64(event))
 	return err
 }
 
@@ -217,16 +300,16 @@ func DeclineRefund(ctx context.Context, tx pgx.Tx, id int64, by string, now time
 	return nil
 }
 
-// Refunds returns the refunds that wait for a decision, or all of the last
-// thousand, the newest first.
+// Refunds returns the refunds that wait for a decision or are on their way, or all
+// of the last thousand, the newest first.
 func Refunds(ctx context.Context, q pg.Querier, all bool) ([]Refund, error) {
 	rows, err := q.Query(ctx, `
 		SELECT r.id, p.name, coalesce(a.number, ''), coalesce(r.txn_id, ''), r.amount, r.reason, r.state, r.asked_by,
-		       r.asked_at, coalesce(r.decided_by, ''), r.decided_at
+		       r.asked_at, coalesce(r.decided_by, ''), r.decided_at, coalesce(r.ended_by, ''), r.ended_at
 		  FROM topup.refund r
 		  JOIN topup.partner p ON p.id = r.partner_id
 		  LEFT JOIN ledger.account a ON a.id = r.wallet_id
-		 WHERE $1 OR r.state = 'asked'
+		 WHERE $1 OR r.state IN ('asked', 'paid')
 		 ORDER BY r.id DESC
 		 LIMIT 1000`, all)
 	if err != nil {

@@ -13,7 +13,7 @@ func Checks() []ledger.Check {
 		Names: []string{"I13"},
 		Says: "A payment is one posting; each line of a registry is in the state that its payment says; " +
 			"what a bank's clearing account holds of a day are that day's open lines and the payments no registry " +
-			"has come for, and nothing but refunds moves it beside them.",
+			"has come for, less the refunds of that day that are on their way, and nothing else moves it.",
 		Query: `
 			WITH booked AS (
 				SELECT b.id AS partner_id, p.ext_id, p.event_id, p.amount, p.booking_day, p.credit_id
@@ -51,6 +51,12 @@ func Checks() []ledger.Check {
 				  JOIN topup.partner b ON b.id = f.partner_id
 				 CROSS JOIN (VALUES ('resolve/', ''), ('replaced/', 'line-')) AS v (prefix, kind)
 				 WHERE l.resolution = 'written_off'
+				UNION ALL
+				SELECT r.partner_id, v.prefix || b.name, r.id::text, (r.decided_at AT TIME ZONE b.time_zone)::date
+				  FROM topup.refund r
+				  JOIN topup.partner b ON b.id = r.partner_id
+				 CROSS JOIN (VALUES ('refund/'), ('refund-given/'), ('refund-returned/')) AS v (prefix)
+				 WHERE r.event_id IS NOT NULL
 			), moved AS MATERIALIZED (
 				SELECT b.id AS partner_id, b.name, p.id, p.source, p.ext_id, p.booking_day, k.day,
 				       CASE WHEN p.debit_id = b.clearing_id THEN p.amount ELSE -p.amount END AS amount
@@ -101,10 +107,10 @@ func Checks() []ledger.Check {
 			SELECT 'I13', p.booking_day, format('posting %s (%s of %s) moves the clearing account of partner %s, and none of its papers says so',
 			                                    p.id, p.ext_id, p.source, p.partner_id)
 			  FROM moved p
-			 WHERE p.day IS NULL AND p.source NOT IN ('refund/' || p.name, 'release/' || p.name)
+			 WHERE p.day IS NULL
 			UNION ALL
 			SELECT 'I13', coalesce(c.day, o.day),
-			       format('the clearing account of partner %s holds %s of this day, its open lines and payments without a line are %s',
+			       format('the clearing account of partner %s holds %s of this day, its open lines, payments without a line and refunds are %s',
 			              coalesce(c.partner_id, o.partner_id), coalesce(c.holds, 0), coalesce(o.open, 0))
 			  FROM (SELECT partner_id, day, sum(amount) AS holds FROM moved WHERE day IS NOT NULL GROUP BY partner_id, day) AS c
 			  FULL JOIN (SELECT u.partner_id, u.day, sum(u.amount) AS open
@@ -115,7 +121,12 @@ func Checks() []ledger.Check {
 			                     UNION ALL
 			                     SELECT y.partner_id, y.day, y.amount
 			                       FROM payment y
-			                      WHERE y.state <> 'cancelled' AND y.claimed IS NULL AND y.missed IS NULL) AS u
+			                      WHERE y.state <> 'cancelled' AND y.claimed IS NULL AND y.missed IS NULL
+			                     UNION ALL
+			                     SELECT r.partner_id, (r.decided_at AT TIME ZONE b.time_zone)::date, -r.amount
+			                       FROM topup.refund r
+			                       JOIN topup.partner b ON b.id = r.partner_id
+			                      WHERE r.state = 'paid') AS u
 			              GROUP BY u.partner_id, u.day) AS o
 			    ON o.partner_id = c.partner_id AND o.day = c.day
 			 WHERE coalesce(c.holds, 0) <> coalesce(o.open, 0)`,

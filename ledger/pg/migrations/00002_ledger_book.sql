@@ -146,8 +146,10 @@ VALUES
     ('writeoff',   'bank',         'write_off', 1,    1000000000000000, false, false, false, false),
     ('writeoff',   'suspense',     'write_off', 1,    1000000000000000, false, false, false, false),
     ('writeoff',   'write_off',    'offline_loss', 1, 1000000000000000, false, false, false, false),
-    -- Money moves between the settled accounts: banks transfer, providers are paid, the city pays.
+    -- Money moves between the settled accounts: banks transfer, and keep back what they
+    -- gave back to payers; providers are paid, the city pays.
     ('settlement', 'settled',      'bank',      1,    1000000000000000, false, false, false, false),
+    ('settlement', 'bank',         'settled',   1,    1000000000000000, false, false, false, false),
     ('payout',     'provider',     'settled',   1,    1000000000000000, false, false, false, false),
     ('payout',     'buffet',       'settled',   1,    1000000000000000, false, false, false, false),
     ('subsidy',    'settled',      'budget',    1,    1000000000000000, false, false, false, false);

@@ -94,7 +94,10 @@ GRANT UPDATE (state, reason, wallet_id, released_by, released_at) ON topup.payme
 
 -- Money that is to go back to who paid it, out of a wallet or, with a txn_id,
 -- out of the suspense account, through the partner's clearing account. One
--- person asks, another decides; the posting is written with the decision.
+-- person asks, another decides; the posting is written with the decision. From
+-- then on the bank's clearing account is short of it, until somebody says how it
+-- ended: given (the bank kept it back from what it transfers, or was sent it) or
+-- returned (it could not be given, and is again where it was taken from).
 CREATE TABLE topup.refund (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     partner_id bigint NOT NULL REFERENCES topup.partner (id),
@@ -102,22 +105,30 @@ CREATE TABLE topup.refund (
     txn_id     text,
     amount     bigint NOT NULL CHECK (amount > 0),
     reason     text NOT NULL CHECK (reason <> '' AND length(reason) <= 400),
-    state      text NOT NULL DEFAULT 'asked' CHECK (state IN ('asked', 'paid', 'declined')),
+    state      text NOT NULL DEFAULT 'asked' CHECK (state IN ('asked', 'paid', 'declined', 'given', 'returned')),
     asked_by   text NOT NULL CHECK (asked_by <> '' AND length(asked_by) <= 128),
     asked_at   timestamptz NOT NULL,
     decided_by text CHECK (decided_by <> '' AND length(decided_by) <= 128),
     decided_at timestamptz,
     event_id   bigint,
+    -- Who said how it ended, and the event of that.
+    ended_by   text CHECK (ended_by <> '' AND length(ended_by) <= 128),
+    ended_at   timestamptz,
+    end_event  bigint,
     CHECK ((wallet_id IS NULL) <> (txn_id IS NULL)),
     CHECK ((state = 'asked') = (decided_by IS NULL)),
     CHECK ((state = 'asked') = (decided_at IS NULL)),
-    CHECK ((state = 'paid') = (event_id IS NOT NULL)),
+    CHECK ((state IN ('paid', 'given', 'returned')) = (event_id IS NOT NULL)),
+    CHECK ((state IN ('given', 'returned')) = (end_event IS NOT NULL)),
+    CHECK ((end_event IS NULL) = (ended_by IS NULL)),
+    CHECK ((end_event IS NULL) = (ended_at IS NULL)),
     -- By their names: after a name stands the account of the system, " (os:…)".
-    CONSTRAINT two_persons CHECK (state <> 'paid' OR lower(split_part(decided_by, ' (os:', 1)) <> lower(split_part(asked_by, ' (os:', 1)))
+    CONSTRAINT two_persons CHECK (event_id IS NULL OR lower(split_part(decided_by, ' (os:', 1)) <> lower(split_part(asked_by, ' (os:', 1)))
 );
 CREATE UNIQUE INDEX refund_of_payment ON topup.refund (partner_id, txn_id) WHERE state = 'asked';
+CREATE INDEX refund_open ON topup.refund (decided_at) WHERE state = 'paid';
 GRANT SELECT, INSERT ON topup.refund TO zvonok_app;
-GRANT UPDATE (state, decided_by, decided_at, event_id) ON topup.refund TO zvonok_app;
+GRANT UPDATE (state, decided_by, decided_at, event_id, ended_by, ended_at, end_event) ON topup.refund TO zvonok_app;
 
 -- A registry of a partner: what it says it took on a day for a payee. No file
 -- is taken twice, neither the same bytes nor the same number, unless it is taken
