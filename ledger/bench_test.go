@@ -281,8 +281,9 @@ func BenchmarkPost(b *testing.B) {
 	x := newBench(b)
 	x.rate(benchBurst, benchClients, 500, benchPayees, x.post) // plans and caches
 	x.tpcbRate(plain)
-	// Two batches under way, one a core; the calls that come meanwhile are the next.
-	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 500, Parallel: 2}, x.post)
+	// As the uploads of tills are gathered: the calls that come while a batch is
+	// under way are the next, and another runs beside it when one has waited long.
+	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 256, Wait: 10 * time.Millisecond, Parallel: 4}, x.post)
 	defer gatherer.Close()
 	gathered := func(ctx context.Context, entries []ledger.Entry) ([]ledger.Verdict, error) {
 		verdict, err := gatherer.Do(ctx, entries[0])
