@@ -21,6 +21,7 @@ type Doubt string
 const (
 	NewSIM  Doubt = "sim"     // the operator reported another SIM card than the one known
 	Silence Doubt = "silence" // nothing was heard of the phone for long
+	Dead    Doubt = "dead"    // operators had declared it dead, and yet something came from it
 )
 
 // confirmTries is how often an account number may be tried for one doubt.
@@ -46,7 +47,9 @@ type Heard struct {
 	SIM []byte
 	// Silence is after how long without a sign of life the phone counts as possibly another's; 0 is never.
 	Silence time.Duration
-	At      time.Time
+	// Dead says that operators have declared the phone dead since its owner was last put on record.
+	Dead bool
+	At   time.Time
 }
 
 // Hearing is what followed.
@@ -78,7 +81,8 @@ const hear = `
 	     WHERE r.phone = $1
 	), judged AS (
 	    SELECT k.*,
-	           CASE WHEN doubt IS NOT NULL AND recorded_at > doubted_at THEN NULL
+	           CASE WHEN $5 THEN coalesce(doubt, 'dead')
+	                WHEN doubt IS NOT NULL AND recorded_at > doubted_at THEN NULL
 	                WHEN doubt = 'sim' AND sim = $2 THEN NULL
 	                WHEN doubt IS NOT NULL THEN doubt
 	                WHEN comparable AND sim <> $2 THEN 'sim'
@@ -104,14 +108,14 @@ const hear = `
 // section 6, fault 53). While there is a doubt [ChildrenOf] and [ChildOf] find nothing by this phone. It is asked before
 // anything is answered to the phone.
 func Hear(ctx context.Context, q pg.Querier, h Heard) (Hearing, error) {
-	return scanHearing(q.QueryRow(ctx, hear, h.Phone, h.SIM, h.At, h.Silence))
+	return scanHearing(q.QueryRow(ctx, hear, h.Phone, h.SIM, h.At, h.Silence, h.Dead))
 }
 
 // AskHearing puts [Hear] into a batch, before the questions that are to be answered by what it finds. The hearing is
 // known when the batch has been read.
 func AskHearing(b *pgx.Batch, h Heard) *Hearing {
 	heard := &Hearing{}
-	b.Queue(hear, h.Phone, h.SIM, h.At, h.Silence).QueryRow(func(row pgx.Row) error {
+	b.Queue(hear, h.Phone, h.SIM, h.At, h.Silence, h.Dead).QueryRow(func(row pgx.Row) error {
 		var err error
 		*heard, err = scanHearing(row)
 		return err

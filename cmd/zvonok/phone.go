@@ -71,6 +71,8 @@ func (p *phoneShowCommand) Run(ctx context.Context, c *console) error {
 		switch h.Doubt {
 		case access.NewSIM:
 			state = "in doubt since " + written(h.DoubtedAt) + ": the operator reported another SIM card"
+		case access.Dead:
+			state = "in doubt since " + written(h.DoubtedAt) + ": operators had declared it dead before"
 		case access.Silence:
 			state = "in doubt since " + written(h.DoubtedAt) + ": nothing had been heard of it for long"
 		}

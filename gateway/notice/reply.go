@@ -143,7 +143,7 @@ func (r *Replier) answer(ctx context.Context, tx pgx.Tx, mo carrier.MO, now time
 	if err != nil {
 		return nil, err
 	}
-	heard, err := access.Hear(ctx, tx, access.Heard{Phone: mo.From, Silence: r.Silence, At: now})
+	heard, err := access.Hear(ctx, tx, access.Heard{Phone: mo.From, Silence: r.Silence, Dead: recycled, At: now})
 	if err != nil {
 		return nil, err
 	}

@@ -186,6 +186,10 @@ func TestARecycledNumberIsToldNothing(t *testing.T) {
 	if len(got) == 0 {
 		t.Error("the new owner of the number is not answered")
 	}
+	var doubt string
+	if err := b.pool.QueryRow(t.Context(), `SELECT coalesce(doubt, '') FROM access.representative WHERE phone = '79000000002'`).Scan(&doubt); err != nil || doubt != "dead" {
+		t.Errorf("the cabinet is to know it too, but the doubt is %q, %v", doubt, err)
+	}
 	b.exec(`INSERT INTO access.consent (child_id, representative_id, visits, meals, form, given_on, since)
 		SELECT c.child_id, c.representative_id, true, true, 'Z-2', c.given_on, c.since FROM access.consent c
 		JOIN access.representative r ON r.id = c.representative_id WHERE r.phone = '79000000002' LIMIT 1`)

@@ -243,7 +243,11 @@ func (s routes) open(ctx context.Context, v visitor, typed CodeTyped) (
 			s.log.InfoContext(ctx, "a sign-in was refused", "verdict", string(verdict))
 			return errKept{errCode}
 		}
-		heard, err := access.Hear(ctx, tx, access.Heard{Phone: session.Phone, Silence: s.silence, At: v.now})
+		dead, err := delivery.Recycled(ctx, tx, session.Phone)
+		if err != nil {
+			return err
+		}
+		heard, err := access.Hear(ctx, tx, access.Heard{Phone: session.Phone, Silence: s.silence, Dead: dead, At: v.now})
 		if err != nil {
 			return err
 		}

@@ -336,3 +336,32 @@ func TestAPhoneInDoubtIsConfirmedByAChildsAccountNumber(t *testing.T) {
 		t.Errorf("confirmed: %+v, %d children", self, len(view.Children))
 	}
 }
+
+// Fault 53: a code that arrives at a phone which operators had declared dead proves that it lives, and not whose it is.
+// The cabinet knows nobody by it, dials and texts are told the same, until a child's account number is given.
+func TestAPhoneThatWasDeclaredDeadOpensNobodysCabinet(t *testing.T) {
+	w := newWorld(t)
+	before := w.signIn(olga)
+	w.exec(`INSERT INTO delivery.address (channel, address, refusals, suppressed_at, reason)
+		VALUES ('sms', substr($1, 2), 2, clock_timestamp(), 'refused')`, olga)
+	after := w.signIn(olga)
+	for what, c := range map[string]caller{"signed in before": before, "signed in since": after} {
+		var self parent.SelfView
+		c.get("/me", &self)
+		var view parent.ChildrenView
+		c.get("/children", &view)
+		if self.Name != "" || self.Confirm == "" || len(view.Children) != 0 {
+			t.Errorf("%s: %+v, %d children", what, self, len(view.Children))
+		}
+	}
+	if doubt := one[string](w, `SELECT doubt FROM access.representative WHERE '+' || phone = $1`, olga); doubt != "dead" {
+		t.Errorf("the doubt is %q", doubt)
+	}
+	account := one[string](w, `SELECT number FROM ledger.account WHERE person_id = $1`, w.people["masha"])
+	after.want(http.StatusNoContent, http.MethodPost, "/confirmation", parent.AccountTyped{Account: account})
+	var view parent.ChildrenView
+	after.get("/children", &view)
+	if len(view.Children) == 0 {
+		t.Error("confirmed, she sees no children")
+	}
+}

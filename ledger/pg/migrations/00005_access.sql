@@ -32,7 +32,7 @@ CREATE TABLE access.representative (
     sim         bytea CHECK (length(sim) = 20),
     -- Why and since when the phone may be in other hands. Nothing is shown or sent to it
     -- until its owner is confirmed.
-    doubt       text CHECK (doubt IN ('sim', 'silence')),
+    doubt       text CHECK (doubt IN ('sim', 'silence', 'dead')),
     doubted_at  timestamptz,
     doubt_tries smallint NOT NULL DEFAULT 0,
     confirmed_at timestamptz,
