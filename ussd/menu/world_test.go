@@ -93,7 +93,7 @@ func newWorld(tb testing.TB, pool *pgxpool.Pool) *world {
 			w.sent = append(w.sent, string(to)+": "+text)
 			return nil
 		},
-		Remember: remember, Journal: w.journal,
+		Remember: remember, Journal: w.journal, Silence: 365 * 24 * time.Hour,
 	})
 	w.must(err)
 	ctx, stop := context.WithCancel(context.Background())
