@@ -82,7 +82,9 @@ func Places(ctx context.Context, tx pgx.Tx, channel subscription.Channel, perDay
 		leaves, forced = append(leaves, u.Leaves), append(forced, slices.Contains(aboveCap, u.Topic))
 	}
 	// Held are those of the day that have found no place, none while there is room:
-	// as many of this statement's as it asked for, or as there are by now.
+	// as many of this statement's as it asked for, or as there are by now. Uses and
+	// counts come one after the other and are brought together here: under
+	// pg.PlannedOnce a join of the two would compare each with each.
 	rows, err := tx.Query(ctx, `
 		WITH used AS MATERIALIZED (
 			SELECT u.n, u.address, u.forced,
@@ -111,7 +113,9 @@ func Places(ctx context.Context, tx pgx.Tx, channel subscription.Channel, perDay
 					greatest(0, q.sent + excluded.sent + excluded.held - greatest($6, q.sent + excluded.forced))
 			RETURNING day, address, sent, held
 		)
-		SELECT u.n, u.address, u.day, c.sent, c.held FROM used AS u JOIN counted AS c USING (day, address)`,
+		SELECT n, address, day, 0, 0 FROM used
+		UNION ALL
+		SELECT 0, address, day, sent, held FROM counted`,
 		string(channel), addresses, organisations, leaves, forced, int32(min(perDay, math.MaxInt32/2)))
 	if err != nil {
 		return nil, fmt.Errorf("count messages per address: %w", err)
@@ -130,8 +134,12 @@ func Places(ctx context.Context, tx pgx.Tx, channel subscription.Channel, perDay
 	if _, err := pgx.ForEachRow(rows, []any{&n, &k.address, &k.day, &sent, &held}, func() error {
 		c := counts[k]
 		if c == nil {
-			c = &count{sent: sent, held: held}
+			c = &count{}
 			counts[k] = c
+		}
+		if n == 0 {
+			c.sent, c.held = sent, held
+			return nil
 		}
 		c.total++
 		if !forced[n-1] {
