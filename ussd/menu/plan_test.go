@@ -212,7 +212,7 @@ func TestScreensAreReadByIndexesWhateverTheHistory(t *testing.T) {
 			limit = firstCost
 		}
 		t.Logf("%s: %d statements, %d pages", what, len(statements), pages)
-		if pages > limit || len(statements) < 3 || len(statements) > 9 {
+		if pages > limit || len(statements) < 3 || len(statements) > 10 {
 			t.Errorf("%s touches %d pages in %d statements", what, pages, len(statements))
 		}
 		young[what] = pages

@@ -78,9 +78,9 @@ func (w *simWatch) note(link string, heard access.Hearing, at time.Time) []acces
 
 // hear puts into a batch, before the question of rights, that a phone dialled and whether it may be in other hands. What
 // it finds shows by access.ChildrenOf, there and wherever else the phone is asked about; [visitor.heed] does the rest.
-// It returns nil when there is nothing to hear.
+// A key pressed later is no news, and gives nil.
 func (v *visitor) hear(batch *pgx.Batch) *access.Hearing {
-	if v.Place != (ussd.Place{}) || v.config.Silence == 0 && v.SIM == "" {
+	if v.Place != (ussd.Place{}) {
 		return nil
 	}
 	heard := access.Heard{Phone: v.Phone, Silence: v.config.Silence, At: v.At}
