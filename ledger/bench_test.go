@@ -281,9 +281,9 @@ func BenchmarkPost(b *testing.B) {
 	x := newBench(b)
 	x.rate(benchBurst, benchClients, 500, benchPayees, x.post) // plans and caches
 	x.tpcbRate(plain)
-	// As the uploads of tills are gathered: the calls that come while a batch is
-	// under way are the next, and another runs beside it when one has waited long.
-	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 256, Wait: 10 * time.Millisecond, Parallel: 4}, x.post)
+	// As payments are gathered: the calls that come while two batches are under
+	// way are the next.
+	gatherer := pg.NewGatherer(pg.GathererConfig{Max: 64, Parallel: 2}, x.post)
 	defer gatherer.Close()
 	gathered := func(ctx context.Context, entries []ledger.Entry) ([]ledger.Verdict, error) {
 		verdict, err := gatherer.Do(ctx, entries[0])
