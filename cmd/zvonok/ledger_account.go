@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"zvonok/ledger"
 	"zvonok/ledger/money"
 )
@@ -152,9 +150,7 @@ func setClosed(ctx context.Context, c *console, number string, closed bool, by d
 		if w.Closed == closed {
 			return fmt.Errorf("account %s is %s already", w.Number, what)
 		}
-		if err := pgx.BeginFunc(ctx, d.pool, func(tx pgx.Tx) error {
-			return ledger.SetClosed(ctx, tx, []ledger.AccountID{w.Account}, closed, who, reason)
-		}); err != nil {
+		if err := ledger.SetClosed(ctx, d.pool, []ledger.AccountID{w.Account}, closed, who, reason); err != nil {
 			return err
 		}
 		if asJSON {
