@@ -37,6 +37,11 @@ var (
 	moneyTopics = []string{"hot", "buffet", "subsidised", "topup", "threshold", "blocked"}
 )
 
+// Covered says whether a consent to visits, and to meals and money, covers news of a topic (D14).
+func Covered(topic string, visits, meals bool) bool {
+	return (visits || !slices.Contains(visitTopics, topic)) && (meals || !slices.Contains(moneyTopics, topic))
+}
+
 // recipient is whom a message is for, as it stands in its row.
 type recipient struct {
 	who      access.RepresentativeID
@@ -88,7 +93,7 @@ func presently(ctx context.Context, tx pgx.Tx, list []recipient, now time.Time) 
 				answers[i].why = string(access.NotRepresentative)
 			case l.Verdict != access.Yes:
 				answers[i].why = string(l.Verdict)
-			case slices.Contains(visitTopics, r.topic) && !l.Visits, slices.Contains(moneyTopics, r.topic) && !l.Meals:
+			case !Covered(r.topic, l.Visits, l.Meals):
 				answers[i].why = notConsented
 			}
 			switch {

@@ -63,7 +63,7 @@ func (c *candidate) admit() {
 		c.refuse(rightStage, Reason(l.Verdict))
 	case l.Verdict != access.Yes:
 		c.refuse(consentStage, Reason(l.Verdict))
-	case c.news.money && !l.Meals, !c.news.money && !l.Visits:
+	case !delivery.Covered(string(c.news.topic), l.Visits, l.Meals):
 		c.refuse(consentStage, NotConsented)
 	default:
 		c.decided(consentStage, passed)

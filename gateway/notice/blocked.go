@@ -61,7 +61,7 @@ func (t *Teller) stoppedNews(ctx context.Context, tx pgx.Tx, job meal.Stopped) (
 			continue
 		}
 		facts = append(facts, news{
-			event: s.Event, at: s.At, child: s.Person, org: child.org, topic: Blocked, wish: subscription.Buffet, money: true,
+			event: s.Event, at: s.At, child: s.Person, org: child.org, topic: Blocked, wish: subscription.Buffet,
 			priority: carrier.Normal, again: delivery.Later, expires: s.At.Add(saleLife), zone: child.zone,
 			words: blockedWords{templates.Blocked{
 				Child: child.name, At: s.At.In(child.zone), Why: whyBlocked(s.Reason), Dish: s.Value,

@@ -65,7 +65,7 @@ func (t *Teller) postedNews(ctx context.Context, tx pgx.Tx, job ledger.Posted) (
 		return nil, fmt.Errorf("read postings to tell: %w", err)
 	}
 	facts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (news, error) {
-		n := news{topic: subscription.TopUp, money: true, priority: carrier.Normal, again: delivery.Later}
+		n := news{topic: subscription.TopUp, priority: carrier.Normal, again: delivery.Later}
 		var (
 			w        postedWords
 			zone     string
@@ -165,7 +165,7 @@ func (t *Teller) crossedNews(ctx context.Context, tx pgx.Tx, ids []int64) ([]new
 		return nil, fmt.Errorf("read crossings to tell: %w", err)
 	}
 	facts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (news, error) {
-		n := news{topic: subscription.Threshold, money: true, priority: carrier.Normal, again: delivery.Later}
+		n := news{topic: subscription.Threshold, priority: carrier.Normal, again: delivery.Later}
 		var (
 			w        crossedWords
 			zone     string

@@ -61,7 +61,7 @@ func (t *Teller) soldNews(ctx context.Context, tx pgx.Tx, job meal.Sold) ([]news
 		return nil, fmt.Errorf("read sales to tell: %w", err)
 	}
 	facts, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (news, error) {
-		n := news{money: true, priority: carrier.Normal, again: delivery.Later}
+		n := news{priority: carrier.Normal, again: delivery.Later}
 		var (
 			w     soldWords
 			zone  string

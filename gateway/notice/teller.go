@@ -44,7 +44,6 @@ type news struct {
 	org      ledger.OrganisationID
 	topic    subscription.Topic
 	wish     subscription.Topic // whose subscribers are told, where that is not the topic itself
-	money    bool               // about meals and money, else about visits: what the consent must cover
 	expires  time.Time          // the end of its life as news
 	priority carrier.Priority
 	again    delivery.Again
