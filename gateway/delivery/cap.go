@@ -65,6 +65,42 @@ func (d *Desk) Places(ctx context.Context, tx pgx.Tx, uses []Use) ([]Place, erro
 	return Places(ctx, tx, subscription.SMS, cmp.Or(d.SMSPerDay, math.MaxInt32), uses)
 }
 
+// takePlaces counts uses and returns them with their days, and after them the
+// counts of those days. Held are those of a day that have found no place, none while
+// there is room: as many of this statement's as it asked for, or as there are by now.
+// Uses and counts come one after the other, and Places brings them together: under
+// pg.PlannedOnce a join of the two would compare each with each.
+const takePlaces = `
+	WITH used AS MATERIALIZED (
+		SELECT u.n, u.address, u.forced,
+			(u.leaves AT TIME ZONE coalesce(
+				(SELECT o.time_zone FROM ledger.organisation AS o
+				 WHERE o.id = coalesce(nullif(u.organisation, 0), (
+					SELECT c.organisation_id FROM access.representative AS r
+					JOIN access.guardian AS g ON g.representative_id = r.id
+					JOIN ledger.person AS c ON c.id = g.child_id
+					WHERE r.phone = u.address
+					ORDER BY c.organisation_id LIMIT 1))),
+				(SELECT time_zone FROM ledger.organisation ORDER BY id LIMIT 1), 'UTC'))::date AS day
+		FROM unnest($2::text[], $3::bigint[], $4::timestamptz[], $5::boolean[]) WITH ORDINALITY
+			AS u (address, organisation, leaves, forced, n)
+	), wanted AS (
+		SELECT day, address, count(*)::int AS total, count(*) FILTER (WHERE forced)::int AS forced FROM used GROUP BY day, address
+	), counted AS (
+		INSERT INTO delivery.quota AS q (day, channel, address, sent, forced, held)
+		SELECT day, $1, address, least(total, greatest($6, forced)), forced, greatest(0, total - greatest($6, forced))
+		FROM wanted ORDER BY day, address
+		ON CONFLICT (day, channel, address) DO UPDATE SET
+			sent = least(q.sent + excluded.sent + excluded.held, greatest($6, q.sent + excluded.forced)),
+			forced = q.forced + excluded.forced,
+			held = CASE WHEN q.sent + excluded.forced < $6 THEN 0 ELSE q.held END +
+				greatest(0, q.sent + excluded.sent + excluded.held - greatest($6, q.sent + excluded.forced))
+		RETURNING day, address, sent, held
+	)
+	SELECT n, address, day, 0, 0 FROM used
+	UNION ALL
+	SELECT 0, address, day, sent, held FROM counted`
+
 // Places counts messages of a channel that may not be more than a number a day.
 // The rows are taken in one order, so concurrent batches do not deadlock.
 func Places(ctx context.Context, tx pgx.Tx, channel subscription.Channel, perDay int, uses []Use) ([]Place, error) {
@@ -81,42 +117,7 @@ func Places(ctx context.Context, tx pgx.Tx, channel subscription.Channel, perDay
 		addresses, organisations = append(addresses, u.Address), append(organisations, int64(u.Organisation))
 		leaves, forced = append(leaves, u.Leaves), append(forced, slices.Contains(aboveCap, u.Topic))
 	}
-	// Held are those of the day that have found no place, none while there is room:
-	// as many of this statement's as it asked for, or as there are by now. Uses and
-	// counts come one after the other and are brought together here: under
-	// pg.PlannedOnce a join of the two would compare each with each.
-	rows, err := tx.Query(ctx, `
-		WITH used AS MATERIALIZED (
-			SELECT u.n, u.address, u.forced,
-				(u.leaves AT TIME ZONE coalesce(o.time_zone, (SELECT time_zone FROM ledger.organisation ORDER BY id LIMIT 1), 'UTC'))::date
-					AS day
-			FROM unnest($2::text[], $3::bigint[], $4::timestamptz[], $5::boolean[]) WITH ORDINALITY
-				AS u (address, organisation, leaves, forced, n)
-			LEFT JOIN LATERAL (
-				SELECT c.organisation_id FROM access.representative AS r
-				JOIN access.guardian AS g ON g.representative_id = r.id
-				JOIN ledger.person AS c ON c.id = g.child_id
-				WHERE u.organisation = 0 AND r.phone = u.address
-				ORDER BY c.organisation_id LIMIT 1
-			) AS h ON true
-			LEFT JOIN ledger.organisation AS o ON o.id = coalesce(nullif(u.organisation, 0), h.organisation_id)
-		), wanted AS (
-			SELECT day, address, count(*)::int AS total, count(*) FILTER (WHERE forced)::int AS forced FROM used GROUP BY day, address
-		), counted AS (
-			INSERT INTO delivery.quota AS q (day, channel, address, sent, forced, held)
-			SELECT day, $1, address, least(total, greatest($6, forced)), forced, greatest(0, total - greatest($6, forced))
-			FROM wanted ORDER BY day, address
-			ON CONFLICT (day, channel, address) DO UPDATE SET
-				sent = least(q.sent + excluded.sent + excluded.held, greatest($6, q.sent + excluded.forced)),
-				forced = q.forced + excluded.forced,
-				held = CASE WHEN q.sent + excluded.forced < $6 THEN 0 ELSE q.held END +
-					greatest(0, q.sent + excluded.sent + excluded.held - greatest($6, q.sent + excluded.forced))
-			RETURNING day, address, sent, held
-		)
-		SELECT n, address, day, 0, 0 FROM used
-		UNION ALL
-		SELECT 0, address, day, sent, held FROM counted`,
-		string(channel), addresses, organisations, leaves, forced, int32(min(perDay, math.MaxInt32/2)))
+	rows, err := tx.Query(ctx, takePlaces, string(channel), addresses, organisations, leaves, forced, int32(min(perDay, math.MaxInt32/2)))
 	if err != nil {
 		return nil, fmt.Errorf("count messages per address: %w", err)
 	}

@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -74,6 +75,45 @@ func TestNoRaceOfBatchesPassesTheCap(t *testing.T) {
 	}
 	if kept != 60 || first != 2 {
 		t.Errorf("two phones got %d places of 30 each, %d were told so", kept, first)
+	}
+}
+
+// The statement of a batch is planned once, by index alone. What it does must grow with the batch and not with its
+// square: it joins nothing by comparing each with each.
+func TestPlacesOfABatchAreFoundWithoutComparingEachWithEach(t *testing.T) {
+	t.Parallel()
+	pool := pgtest.New(t)
+	const n = 400
+	var (
+		addresses     [n]string
+		organisations [n]int64
+		leaves        [n]time.Time
+		forced        [n]bool
+	)
+	for i := range n {
+		addresses[i], organisations[i], leaves[i] = fmt.Sprintf("7900000%04d", i), int64(1+i), time.Now()
+	}
+	if _, err := pool.Exec(t.Context(), `
+		INSERT INTO ledger.organisation (id, code, kind, name, short_name, time_zone)
+		SELECT n, 's' || n, 'school', 'S', 'S', 'Europe/Moscow' FROM generate_series(1, $1::int) AS n`, n); err != nil {
+		t.Fatal(err)
+	}
+	tx, err := pool.BeginTx(t.Context(), pg.PlannedOnce)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	rows, err := tx.Query(t.Context(), "EXPLAIN (ANALYZE, TIMING OFF) "+delivery.TakePlaces,
+		"sms", addresses[:], organisations[:], leaves[:], forced[:], 30)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := strings.Join(plan, "\n"); strings.Contains(text, "Removed by Join Filter") {
+		t.Errorf("rows are compared each with each:\n%s", text)
 	}
 }
 

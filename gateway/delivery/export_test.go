@@ -5,3 +5,6 @@ package delivery
 var RetentionStatements = []string{
 	eraseLetters, eraseSpares, eraseMessages, eraseReceipts, firstLive, eraseSecrets, closeDoubts,
 }
+
+// TakePlaces is the statement of [Places].
+const TakePlaces = takePlaces
