@@ -81,7 +81,8 @@ var explained = map[reflect.Type]map[string]string{
 		"person": "admitted: the registry's id of who was let in.",
 		"by":     "admitted: the registry's id of the member of staff.",
 		"kind":   "sale: what was sold.",
-		"meal":   "sale of a hot or subsidised meal: which meal.",
+		"meal": "sale of a hot or subsidised meal: breakfast, second_breakfast, lunch, snack, dinner or second_dinner, " +
+			"also in Russian. The city pays no other; a paid hot meal may have a name of its own.",
 		"items":  "sale: what the receipt lists. Their sum must be the total.",
 		"total":  "sale: roubles and kopecks, above zero.",
 		"of":     "reversal: the number of the sale, which may arrive later.",

@@ -421,6 +421,73 @@ func TestASubsidisedMealIsServedOnceADay(t *testing.T) {
 	c.sound()
 }
 
+// Two tills, and the menu, may call one meal differently: it is one meal all the
+// same. What is no meal of the day is paid by the parents alone, or a till could
+// have the city pay for any number of them.
+func TestAMealIsTheSameWhateverATillCallsIt(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 100_00)
+	for _, row := range []struct {
+		person ledger.PersonID
+		meal   string
+		want   meal.Code
+	}{
+		{c.full, "lunch", meal.CodeSold},
+		{c.full, " ОБЕД ", meal.CodeAlreadyServed},
+		{c.full, "obed", meal.CodeAlreadyServed},
+		{c.full, "Завтрак", meal.CodeSold},
+		{c.full, "breakfast", meal.CodeAlreadyServed},
+		{c.full, "Второй  завтрак", meal.CodeSold},
+		{c.full, "second-breakfast", meal.CodeAlreadyServed},
+		{c.full, "2-й завтрак", meal.CodeAlreadyServed},
+		{c.full, "Полдник", meal.CodeSold},
+		{c.full, "snack", meal.CodeAlreadyServed},
+		{c.full, "supper", meal.CodeSold},
+		{c.full, "ужин", meal.CodeAlreadyServed},
+		{c.full, "dinner", meal.CodeAlreadyServed},
+		{c.full, "обед 2", meal.CodeNotEntitled},
+		{c.full, "lunch.", meal.CodeNotEntitled},
+		{c.breakfast, "завтрак", meal.CodeSold},
+		{c.breakfast, "обед", meal.CodeNotEntitled},
+		{c.lunch, "Обед", meal.CodeSold},
+	} {
+		answer, err := c.Authorize(t.Context(), c.pool,
+			meal.Ask{Person: row.person, Kind: meal.Subsidised, Meal: row.meal, Total: 90_00, Device: 1, At: noon})
+		c.must(err)
+		v := c.sell(c.sale(row.person, meal.Subsidised, row.meal, 90_00))[0]
+		if v.Code != row.want || answer.Allow != v.Booked() || !answer.Allow && answer.Reason != v.Code {
+			t.Errorf("%q is %s, want %s; the till was told %+v", row.meal, v.Code, row.want, answer)
+		}
+	}
+	if v := c.sell(c.sale(c.payer, meal.Hot, "обед 2", 10_00))[0]; v.Code != meal.CodeSold {
+		t.Errorf("a paid meal of another name is %s", v.Code)
+	}
+
+	// What a parent orders by the menu's name is served by the till's.
+	friday := day(5)
+	_, err := c.importMenu("s1," + friday.Format(time.DateOnly) + ",Обед,Борщ,,,,,,,45.00\n")
+	c.must(err)
+	c.inTx(func(tx pgx.Tx) error {
+		verdicts, err := c.PlaceOrders(t.Context(), tx, []meal.Order{
+			{Person: c.payer, Day: friday, Meal: "lunch"}, {Person: c.payer, Day: friday, Meal: "обед"},
+		}, mother, noon)
+		if err == nil && (verdicts[0].Code != meal.CodeOrdered || verdicts[1].Code != meal.CodeOrderedBefore) {
+			t.Errorf("the orders are %+v", verdicts)
+		}
+		return err
+	})
+	lunch := c.sale(c.payer, meal.Hot, "Обед", 45_00)
+	lunch.At = friday.Add(9 * time.Hour)
+	if v := c.sell(lunch)[0]; v.Code != meal.CodeSold || c.balance(c.payer).Held != 0 {
+		t.Errorf("the ordered meal is %+v, and %s is held", v, c.balance(c.payer).Held)
+	}
+	if records, err := meal.History(t.Context(), c.pool, c.payer, friday, friday); err != nil || len(records) != 1 || records[0].Meal != "lunch" {
+		t.Errorf("the history is %+v, %v", records, err)
+	}
+	c.sound()
+}
+
 func TestTwoTillsServeASubsidisedMealOnce(t *testing.T) {
 	t.Parallel()
 	c := newCanteen(t)

@@ -66,7 +66,7 @@ var menuTable = registry.Table[menuRow]{
 	Parse: func(line *registry.Line) menuRow {
 		row := menuRow{
 			organisation: line.Code("org_id"),
-			meal:         fold(line.Required("meal", maxMeal)),
+			meal:         mealName(line.Required("meal", maxMeal)),
 			dish: Dish{
 				Name:         line.Required("dish", maxDish),
 				Portion:      composition(line, "portion_g"),
@@ -245,8 +245,7 @@ func Menus(ctx context.Context, q pg.Querier, organisation ledger.OrganisationID
 		  FROM meal.menu
 		 WHERE organisation_id = $1 AND day BETWEEN $2 AND $3
 		 ORDER BY day,
-		          array_position(ARRAY['breakfast', 'second_breakfast', 'lunch', 'snack', 'dinner', 'supper'], meal),
-		          meal, dish`, organisation, from, to)
+		          array_position($4::text[], meal), meal, dish`, organisation, from, to, cityMeals)
 	if err != nil {
 		return nil, fmt.Errorf("read menus: %w", err)
 	}

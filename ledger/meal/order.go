@@ -68,7 +68,7 @@ func (c *Canteen) PlaceOrders(
 	n := len(orders)
 	people, days, meals, dishes := make([]int64, n), make([]time.Time, n), make([]string, n), make([]string, n)
 	for i, o := range orders {
-		people[i], days[i], meals[i], dishes[i] = int64(o.Person), o.Day, fold(o.Meal), o.Dish
+		people[i], days[i], meals[i], dishes[i] = int64(o.Person), o.Day, mealName(o.Meal), o.Dish
 	}
 	rows, err := tx.Query(ctx, `
 		SELECT coalesce(p.organisation_id, 0), coalesce(o.time_zone, 'UTC'), coalesce(a.id, 0),
@@ -186,7 +186,7 @@ func insertOrders(
 	at := make(map[orderName]int, n)
 	for i, place := range places {
 		o := orders[place]
-		people[i], days[i], meals[i], dishes[i] = int64(o.Person), o.Day, fold(o.Meal), o.Dish
+		people[i], days[i], meals[i], dishes[i] = int64(o.Person), o.Day, mealName(o.Meal), o.Dish
 		name := orderName{o.Person, dayOf(o.Day, time.UTC), meals[i], o.Dish}
 		if _, again := at[name]; !again {
 			at[name] = i

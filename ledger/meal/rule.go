@@ -440,7 +440,7 @@ func (c *Canteen) Authorize(ctx context.Context, q *pgxpool.Pool, ask Ask) (Answ
 		answer.Allow, answer.Reason, answer.Message = false, v.Code, v.Message
 		return answer, nil
 	}
-	ask.Meal = fold(ask.Meal)
+	ask.Meal = mealName(ask.Meal)
 	asked := Sale{Kind: ask.Kind, Meal: ask.Meal, Items: ask.Items, Total: ask.Total}
 	if v := asked.check(); v.Code != "" {
 		return no(v)
@@ -491,7 +491,7 @@ func (c *Canteen) Authorize(ctx context.Context, q *pgxpool.Pool, ask Ask) (Answ
 		}
 		switch {
 		case !entitled(benefit, ask.Meal):
-			return no(refuse(CodeNotEntitled, "the city does not pay %s for person %d", ask.Meal, ask.Person))
+			return no(notEntitled(ask.Person, benefit, ask.Meal))
 		case served:
 			return no(refuse(CodeAlreadyServed, "%s has been served to person %d today", ask.Meal, ask.Person))
 		}

@@ -23,7 +23,7 @@ type Sale struct {
 	Event  ledger.EventID
 	Person ledger.PersonID
 	Kind   Kind
-	// Meal is which meal of the day, such as "lunch"; empty at the buffet.
+	// Meal is which meal of the day, such as "lunch" or «Обед»; empty at the buffet.
 	Meal string
 	// Items may be empty; if they are not, they sum up to Total.
 	Items []Item
@@ -153,17 +153,4 @@ func (s *Sale) check() Verdict {
 		return refuse(CodeBadTotal, "the items sum up to %s, the total says %s", sum, s.Total)
 	}
 	return Verdict{}
-}
-
-// entitled tells whether the city pays a meal for someone with a benefit.
-func entitled(benefit ledger.Benefit, meal string) bool {
-	switch benefit {
-	case ledger.FullBenefit:
-		return true
-	case ledger.BreakfastBenefit:
-		return meal == "breakfast"
-	case ledger.LunchBenefit:
-		return meal == "lunch"
-	}
-	return false
 }

@@ -60,7 +60,7 @@ func opens(all []*sale) []*sale {
 func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict, error) {
 	all := make([]*sale, len(sales))
 	for i, asked := range sales {
-		asked.Meal = fold(asked.Meal)
+		asked.Meal = mealName(asked.Meal)
 		all[i] = &sale{Sale: asked, verdict: asked.check()}
 	}
 	for _, stage := range []func(context.Context, pgx.Tx, []*sale) error{
@@ -123,7 +123,7 @@ func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
 			s.verdict = refuse(CodeUnknownPerson, "there is no person %d", s.Person)
 			continue
 		case s.Kind == Subsidised && !entitled(s.guest.benefit, s.Meal):
-			s.verdict = refuse(CodeNotEntitled, "the city does not pay %s for person %d", s.Meal, s.Person)
+			s.verdict = notEntitled(s.Person, s.guest.benefit, s.Meal)
 		case s.Kind == Subsidised:
 			s.booked = "budget"
 		case s.guest.wallet == 0:
