@@ -20,6 +20,9 @@ const (
 	// holdDays is how long a payment that a registry does not have waits for a
 	// later one before it is in dispute.
 	holdDays = 2
+	// earlyDays is how far back a file is looked for that came before its day was
+	// over: the longest holidays, in which a bank sends none.
+	earlyDays = 14
 	// refundDays is how long the bank may take to give a refund to the payer.
 	refundDays = 10
 	// silenceDays is how far back days without a registry are looked for.
@@ -529,10 +532,11 @@ func creditLate(ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, n
 	return suspense, nil
 }
 
-// judge gives each line its state, and finds what the file should have had, also
-// of the payments of a file that it replaces. All its payments are there by now.
-// One that was cancelled, or written off because a file had it not, is nothing of
-// ours any more.
+// judge gives each line its state, and finds what the file should have had: the
+// payments of its day, those that came on an earlier day after the file of that
+// day was taken, and those of a file that it replaces. All of the file's own
+// payments are there by now. One that was cancelled, or written off because a
+// file had it not, is nothing of ours any more.
 func judge(
 	ctx context.Context, tx pgx.Tx, p *Partner, file int64, payee string, replaced int64, r bankRegistry, now time.Time,
 ) error {
@@ -573,11 +577,19 @@ func judge(
 		       $3::date + $5::integer
 		  FROM topup.payment y
 		 WHERE y.partner_id = $1 AND y.state <> 'cancelled'
-		   AND (y.day = $3 AND ($4 = '' OR y.payee_code = $4)
+		   AND (($4 = '' OR y.payee_code = $4)
+		        AND y.day = ANY (ARRAY(SELECT $3::date
+		                               UNION ALL
+		                               SELECT f.day
+		                                 FROM topup.registry_file f
+		                                 JOIN topup.partner p ON p.id = f.partner_id
+		                                WHERE f.partner_id = $1 AND f.state <> 'replaced' AND f.payee_code IN ('', $4)
+		                                  AND f.day >= $3::date - $7::integer AND f.day < $3
+		                                  AND f.received_at < (f.day + 1)::timestamp AT TIME ZONE p.time_zone + interval '1 hour'))
 		        OR y.event_id = ANY (ARRAY(SELECT l.event_id FROM topup.registry_line l WHERE l.file_id = $6)))
 		   AND NOT EXISTS (SELECT FROM topup.registry_line c
 		                    WHERE c.event_id = y.event_id AND c.state NOT IN ('duplicate', 'replaced'))
-		 ORDER BY y.event_id`, int64(p.ID), file, r.day, payee, holdDays, replaced); err != nil {
+		 ORDER BY y.event_id`, int64(p.ID), file, r.day, payee, holdDays, replaced, earlyDays); err != nil {
 		return fmt.Errorf("look for payments the file has not: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `

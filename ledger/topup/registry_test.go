@@ -251,6 +251,64 @@ func TestAPaymentTheBankForgotWaitsTwoDaysAndIsThenInDispute(t *testing.T) {
 	c.sound()
 }
 
+// A bank whose day ends in the afternoon sends its file of the day before ours is
+// over. What comes later stands in the next day's file, or is asked for.
+func TestAPaymentAfterItsDaysRegistryIsAskedOfTheNextOne(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	today := newSheet("mkb", yesterday, 1)
+	today.line("1", yesterdayAt, example, 100_00)
+	_, err := c.reconcile("mkb", "one.txt", today.String())
+	c.must(err)
+	c.clock.add(time.Hour)
+	c.ask(osmpPay("mkb", "2", example, "200.00"))
+	c.ask(osmpPay("mkb", "3", second, "300.00"))
+	c.clock.add(24 * time.Hour)
+	next := newSheet("mkb", "2026-11-23", 1)
+	next.line("2", "2026-11-22T09:30:15+03:00", example, 200_00)
+	report, err := c.reconcile("mkb", "two.txt", next.String())
+	c.must(err)
+	if report.Tally(topup.OtherDay).Count != 1 || len(report.Open) != 1 || report.Open[0].Txn != "3" ||
+		report.Open[0].State != topup.LedgerOnly || report.Open[0].Ours != 300_00 {
+		t.Errorf("the next day's file: %+v", report)
+	}
+	c.sound()
+	c.clock.add(3 * 24 * time.Hour)
+	list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now())
+	c.must(err)
+	if len(list) != 1 || list[0].Txn != "3" || !list[0].Disputed {
+		t.Fatalf("after three days: %+v", list)
+	}
+	c.must(c.resolve(list[0].ID, topup.Reversed))
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	c.sound()
+}
+
+// A day for which no registry has come is asked as a day (NoRegistry), and its
+// payments are not missed by the file of the day after.
+func TestTheRegistryOfADayDoesNotMissThePaymentsOfASilentOne(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.clock.add(48 * time.Hour)
+	report, err := c.reconcile("mkb", "two.txt", newSheet("mkb", "2026-11-23", 1).String())
+	c.must(err)
+	if report.OpenCount != 0 {
+		t.Errorf("the next day's file: %+v", report)
+	}
+	s := newSheet("mkb", yesterday, 1)
+	s.line("1", yesterdayAt, example, 100_00)
+	report, err = c.reconcile("mkb", "one.txt", s.String())
+	c.must(err)
+	if report.Tally(topup.Matched).Count != 1 || report.OpenCount != 0 {
+		t.Errorf("the day's own file: %+v", report)
+	}
+	c.sound()
+}
+
 // A bank that sends no file at all is found out, day by day; one that sends the
 // file of one payee is asked for the other's.
 func TestADayWithoutARegistryIsAsked(t *testing.T) {
