@@ -317,6 +317,60 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	}
 }
 
+// bank.md: banks number their answers differently, send times of their zones and
+// registries of their columns; all of it is said when the bank is added.
+func TestABankIsAddedWithItsNumbersZoneAndColumns(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	var code, account string
+	o.read(`SELECT y.payment_code, a.number
+	          FROM ledger.account a
+	          JOIN ledger.person p ON p.id = a.person_id
+	          JOIN ledger.organisation g ON g.id = p.organisation_id
+	          JOIN ledger.payee y ON y.code = g.payee_code
+	         ORDER BY a.id LIMIT 1`, &code, &account)
+	write := func(name, text string) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	add := []string{"partner", "add", "--name", "kaspi", "--dialect", "osmp", "--payees", code, "--allow", "192.0.2.0/24"}
+	o.fails(`there is no outcome "lost"; there are [bad_account `, append(add, "--codes", "lost=2")...)
+	o.fails("time zone", append(add, "--time-zone", "Moon/Base")...)
+	const columns = `"time": "02.01.2006 15:04", "columns": {"txn": 1, "at": 2, "account": 3, "amount": 4}}`
+	for words, text := range map[string]string{
+		"decimal_coma":         `{"decimal_coma": true, ` + columns, // silently without it, sums would be misread
+		"more than one object": "{" + columns + "{}",
+		"layout: the columns":  "null", // no layout is our own format, which nobody asked for
+	} {
+		o.fails(words, append(add, "--layout-file", write("layout.json", text))...)
+	}
+	if out := o.does("partner", "list", "--json"); strings.TrimSpace(out) != "[]" {
+		t.Fatalf("a partner was added: %s", out)
+	}
+	o.does(append(add, "--codes", "not_found=2,too_small=3", "--time-zone", "Asia/Yekaterinburg",
+		"--layout-file", write("layout.json", "{"+columns))...)
+	var list []struct {
+		Codes map[string]int
+		Zone  string `json:"time_zone"`
+	}
+	if err := json.Unmarshal([]byte(o.does("partner", "list", "--json")), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list) != 1 || list[0].Codes["not_found"] != 2 || list[0].Codes["too_small"] != 3 || len(list[0].Codes) != 2 {
+		t.Errorf("the partner is %+v", list)
+	}
+	o.does("ledger", "reconcile", "--partner", "kaspi", write("registry.txt", "7;21.11.2026 08:30;"+account+";500.00\n"))
+	var at time.Time
+	o.read(`SELECT bank_at FROM topup.payment WHERE txn_id = '7'`, &at)
+	if want := time.Date(2026, 11, 21, 3, 30, 0, 0, time.UTC); !at.Equal(want) {
+		t.Errorf("the bank took it at %s, want %s", at, want)
+	}
+}
+
 // A child that changes school by the registry has the money it had ordered meals
 // for at the old one at once, as one that is moved by hand has.
 func TestAnImportedMoveFreesTheMoneyOfOrderedMeals(t *testing.T) {

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -33,8 +35,11 @@ type partnerAddCommand struct {
 	Min          string   `default:"10" help:"Least payment, roubles."`
 	Max          string   `default:"15000" help:"Greatest payment, roubles."`
 	MayCancel    bool     `help:"It may take payments back while the money is there."`
-	LayoutFile   string   `type:"existingfile" help:"Its registries' columns, as JSON; without it our own format." placeholder:"FILE"`
+	LayoutFile   string   `type:"existingfile" help:"Its registries' columns, as JSON (see the README); without it our own format." placeholder:"FILE"`
+	TimeZone     string   `help:"The zone of the times it sends; Europe/Moscow when empty." placeholder:"ZONE"`
 	JSON         bool     `name:"json" help:"Print JSON."`
+
+	Codes map[topup.Outcome]int `mapsep:"," placeholder:"OUTCOME=NUMBER,..." help:"Where its numbers of answers differ from its dialect's, as in not_found=2,too_small=3 (the README names the outcomes)."`
 }
 
 // roubles reads a sum with or without kopecks.
@@ -52,7 +57,7 @@ func roubles(flag, text string) (money.Amount, error) {
 func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
 	partner := topup.NewPartner{
 		Name: p.Name, Dialect: topup.Dialect(p.Dialect), PaymentCodes: p.Payees, Login: p.User, Show: topup.Show(p.Show),
-		MayCancel: p.MayCancel,
+		MayCancel: p.MayCancel, Codes: p.Codes, TimeZone: p.TimeZone,
 	}
 	for _, network := range p.Allow {
 		prefix, err := netip.ParsePrefix(network)
@@ -79,11 +84,7 @@ func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
 		*value = strings.TrimRight(string(data), "\r\n")
 	}
 	if p.LayoutFile != "" {
-		data, err := os.ReadFile(p.LayoutFile)
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(data, &partner.Layout); err != nil {
+		if partner.Layout, err = readLayout(p.LayoutFile); err != nil {
 			return fmt.Errorf("--layout-file: %w", err)
 		}
 	}
@@ -98,6 +99,25 @@ func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
 		_, err = fmt.Fprintf(c.out, "partner %s: its endpoint is /pay/%s/%s\n", added.Name, added.Dialect, added.Name)
 		return err
 	})
+}
+
+// readLayout reads a layout. A key that there is not is an error: a layout read
+// without it would misread the bank's sums and times.
+func readLayout(path string) (*topup.Layout, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var layout topup.Layout
+	decoder := json.NewDecoder(bytes.NewReader(data))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&layout); err != nil {
+		return nil, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("more than one object")
+	}
+	return &layout, nil
 }
 
 type partnerListCommand struct {

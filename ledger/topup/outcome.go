@@ -109,7 +109,7 @@ func newCodeTable(own map[Outcome]int) (codeTable, error) {
 	for outcome, code := range own {
 		m, known := table[outcome]
 		if !known {
-			return nil, fmt.Errorf("code map: there is no outcome %q", outcome)
+			return nil, fmt.Errorf("code map: there is no outcome %q; there are %v", outcome, Outcomes())
 		}
 		if code < 0 {
 			return nil, fmt.Errorf("code map: %s: %d is below zero", outcome, code)
