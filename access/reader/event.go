@@ -90,7 +90,8 @@ var codes = []struct {
 		"a device whose counter was reset needs a new key"},
 	{NoWallet, "the person has no account to pay from"},
 	{NotEntitled, "the city does not pay this meal for this person"},
-	{AlreadyServed, "this subsidised meal was served to this person on that day"},
+	{AlreadyServed, "this subsidised meal was served to this person on that day; it is acknowledged after all " +
+		"when that serving is reversed"},
 	{NoSale, "what is to be reversed is not an accepted sale"},
 	{AlreadyReversed, "the sale has been reversed before"},
 	{Refused, "the books refuse it; the message says why"},

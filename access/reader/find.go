@@ -52,7 +52,7 @@ func Find(ctx context.Context, q pg.Querier, what string) (Story, error) {
 		  JOIN reader.device d ON d.id = e.device_id
 		  JOIN ledger.building b ON b.id = d.building_id
 		  JOIN ledger.organisation o ON o.id = b.organisation_id
-		  LEFT JOIN reader.quarantine r ON r.event_id = e.event_id`
+		  LEFT JOIN reader.quarantine r ON r.event_id = e.event_id AND e.state = 2`
 	var (
 		rows pgx.Rows
 		err  error

@@ -3,9 +3,11 @@ package reader
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
+	"zvonok/access"
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
 )
@@ -110,14 +112,88 @@ func (s *storing) takeBack(ctx context.Context, tx pgx.Tx) error {
 	if err != nil {
 		return err
 	}
+	var done []meal.Return
 	for k, verdict := range verdicts {
 		switch i := of[k]; {
 		case verdict.Booked():
+			done = append(done, returns[k])
 		case verdict.Code == meal.CodeNoSale && s.past[s.facts[i].sold()].state == cancelledState:
 			s.reject(i, AlreadyReversed, "of: the sale has been reversed before")
 		default:
 			s.reject(i, codeOf(verdict.Code), verdict.Message)
 		}
+	}
+	return s.sellWaiting(ctx, tx, done)
+}
+
+// sellWaiting sells the subsidised meals that were refused because of sales that
+// have just been taken back, so that the order in which a till reports a mistake
+// and what it served instead changes nothing. What staff have settled by hand
+// stays as it is.
+func (s *storing) sellWaiting(ctx context.Context, tx pgx.Tx, returns []meal.Return) error {
+	if len(returns) == 0 {
+		return nil
+	}
+	sales, err := s.in.canteen.Waiting(ctx, tx, returns)
+	if err != nil || len(sales) == 0 {
+		return err
+	}
+	here := make(map[ledger.EventID]int, len(s.ids))
+	for i, id := range s.ids {
+		here[id] = i
+	}
+	var before []int64
+	for _, sold := range sales {
+		if _, now := here[sold.Event]; !now {
+			before = append(before, int64(sold.Event))
+		}
+	}
+	rows, err := tx.Query(ctx, `
+		SELECT event_id FROM reader.quarantine WHERE event_id = ANY ($1) AND settled_at IS NULL FOR UPDATE`, before)
+	if err != nil {
+		return fmt.Errorf("read the quarantine of refused meals: %w", err)
+	}
+	open, err := pgx.CollectRows(rows, pgx.RowTo[ledger.EventID])
+	if err != nil {
+		return fmt.Errorf("read the quarantine of refused meals: %w", err)
+	}
+	sales = slices.DeleteFunc(sales, func(sold meal.Sale) bool {
+		_, now := here[sold.Event]
+		return !now && !slices.Contains(open, sold.Event)
+	})
+	if len(sales) == 0 {
+		return nil
+	}
+	verdicts, err := s.in.canteen.Sell(ctx, tx, sales)
+	if err != nil {
+		return err
+	}
+	var events, devices, seqs []int64
+	for k, verdict := range verdicts {
+		sold := sales[k]
+		i, now := here[sold.Event]
+		switch {
+		case !verdict.Booked():
+		case now:
+			s.results[i] = result{kind: resultAcknowledged}
+		default:
+			events = append(events, int64(sold.Event))
+			devices, seqs = append(devices, sold.Device), append(seqs, sold.Seq)
+		}
+	}
+	if len(events) == 0 {
+		return nil
+	}
+	var batch pgx.Batch
+	batch.Queue(`
+		UPDATE reader.event e
+		   SET state = 1
+		  FROM unnest($1::bigint[], $2::bigint[]) AS t (device_id, seq)
+		 WHERE e.device_id = t.device_id AND e.seq = t.seq`, devices, seqs)
+	batch.Queue(`UPDATE reader.quarantine SET settled_at = $2, settled_by = $3 WHERE event_id = ANY ($1)`,
+		events, s.now, access.BySystem("meal_served_instead").String())
+	if err := tx.SendBatch(ctx, &batch).Close(); err != nil {
+		return fmt.Errorf("let refused meals out of quarantine: %w", err)
 	}
 	return nil
 }

@@ -85,8 +85,10 @@ func closeBooks(
 		log.Info("accounting day closed", "day", day.Day.Format(time.DateOnly), "postings", day.Postings, "late", day.Late)
 	}
 	if err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		_, err := canteen.LapseOrders(ctx, tx, yesterday.AddDate(0, 0, 1))
-		return err
+		if _, err := canteen.LapseOrders(ctx, tx, yesterday.AddDate(0, 0, 1)); err != nil {
+			return err
+		}
+		return canteen.ForgetWaiting(ctx, tx, yesterday)
 	}); err != nil {
 		return err
 	}

@@ -522,6 +522,72 @@ func TestTwoTillsServeASubsidisedMealOnce(t *testing.T) {
 	c.sound()
 }
 
+// A meal that is being refused because one was served, while that one is being
+// taken back: the two meet at the ration, and the meal is among those that wait.
+func TestAMealRefusedWhileAnotherIsTakenBackWaits(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	first, second := offline(c.sale(c.full, meal.Subsidised, "lunch", 59_00)), offline(c.sale(c.full, meal.Subsidised, "lunch", 90_00))
+	c.sell(first)
+	refusing, err := c.pool.Begin(t.Context())
+	c.must(err)
+	defer refusing.Rollback(t.Context()) // after a failure
+	verdicts, err := c.Sell(t.Context(), refusing, []meal.Sale{second})
+	c.must(err)
+	if verdicts[0].Code != meal.CodeAlreadyServed {
+		t.Fatalf("a second lunch is %s", verdicts[0].Code)
+	}
+	back := []meal.Return{{Event: c.event(), Device: 1, Seq: 9001, Of: first.Seq, At: noon}}
+	done := make(chan error, 1)
+	go func() {
+		done <- pgx.BeginFunc(t.Context(), c.pool, func(tx pgx.Tx) error {
+			if _, err := c.TakeBack(t.Context(), tx, back); err != nil {
+				return err
+			}
+			waiting, err := c.Waiting(t.Context(), tx, back)
+			if err != nil {
+				return err
+			}
+			if len(waiting) != 1 || waiting[0].Event != second.Event {
+				t.Errorf("%d meals wait", len(waiting))
+				return nil
+			}
+			verdicts, err := c.Sell(t.Context(), tx, waiting)
+			if err == nil && verdicts[0].Code != meal.CodeSold {
+				t.Errorf("what has waited is %s", verdicts[0].Code)
+			}
+			return err
+		})
+	}()
+	for blocked := 0; blocked == 0 && len(done) == 0; {
+		blocked = c.count(`SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0`)
+	}
+	c.must(refusing.Commit(t.Context()))
+	c.must(<-done)
+	if got := c.total(ledger.Budget); got != -90_00 {
+		t.Errorf("the city owes %s", got)
+	}
+	// It is sold: taking it back, too, leaves nobody waiting.
+	back = []meal.Return{{Event: c.event(), Device: 1, Seq: 9002, Of: second.Seq, At: noon}}
+	c.inTx(func(tx pgx.Tx) error {
+		verdicts, err := c.TakeBack(t.Context(), tx, back)
+		if err != nil || verdicts[0].Code != meal.CodeSold {
+			t.Errorf("taking it back is %+v", verdicts)
+			return err
+		}
+		waiting, err := c.Waiting(t.Context(), tx, back)
+		if len(waiting) != 0 {
+			t.Errorf("%d meals wait that were sold", len(waiting))
+		}
+		return err
+	})
+	c.inTx(func(tx pgx.Tx) error { return c.ForgetWaiting(t.Context(), tx, day(101)) })
+	if n := c.count(`SELECT count(*) FROM meal.waiting`); n != 0 {
+		t.Errorf("%d refused meals are remembered after 101 days", n)
+	}
+	c.sound()
+}
+
 func TestASaleIsTakenBackOnce(t *testing.T) {
 	t.Parallel()
 	c := newCanteen(t)

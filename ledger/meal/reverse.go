@@ -34,7 +34,7 @@ type sold struct {
 }
 
 // TakeBack takes sales back whole: the money returns to where it came from, a
-// subsidised meal may be served again. It returns a verdict for each, in order:
+// subsidised meal may be served again, and Waiting finds those that were refused for it. It returns a verdict for each, in order:
 // CodeSold when it was taken back now, CodeDuplicate, CodeNoSale, CodeReversed,
 // CodeConflict or CodeCancelled. A sale booked earlier in the same transaction
 // can be taken back. An error means that the transaction is lost.
@@ -88,7 +88,7 @@ func (c *Canteen) TakeBack(ctx context.Context, tx pgx.Tx, returns []Return) ([]
 	if err := c.noteReturns(ctx, tx, returns, originals, verdicts, done); err != nil {
 		return nil, err
 	}
-	return verdicts, nil
+	return verdicts, dropWaiting(ctx, tx, returns, verdicts)
 }
 
 // findSold finds the sales of returns, by the place of the return.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -66,7 +67,7 @@ func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict,
 	for _, stage := range []func(context.Context, pgx.Tx, []*sale) error{
 		// The order of locks is rations, preorders, wallets.
 		c.seat, c.ration, c.findOrders, c.lockWallets, c.heedParents, c.capOffline, c.serveOrders, c.post,
-		c.unserveOrders, c.unration, c.store, c.recall,
+		c.unserveOrders, c.unration, c.store, c.recall, c.keepWaiting,
 	} {
 		if err := stage(ctx, tx, all); err != nil {
 			return nil, err
@@ -138,19 +139,30 @@ func (c *Canteen) seat(ctx context.Context, tx pgx.Tx, all []*sale) error {
 // decides between sales that come at the same time.
 func (c *Canteen) ration(ctx context.Context, tx pgx.Tx, all []*sale) error {
 	var list []*sale
-	var people, events, devices, seqs []int64
-	var days []time.Time
-	var meals []string
 	for _, s := range all {
 		if s.open() && s.Kind == Subsidised {
 			list = append(list, s)
-			people, events = append(people, int64(s.Person)), append(events, int64(s.Event))
-			devices, seqs = append(devices, s.Device), append(seqs, s.Seq)
-			days, meals = append(days, s.day), append(meals, s.Meal)
 		}
 	}
-	if len(list) == 0 {
-		return nil
+	for len(list) > 0 {
+		missed, err := serveRations(ctx, tx, list)
+		if err != nil {
+			return err
+		}
+		list = missed
+	}
+	return nil
+}
+
+// serveRations settles which sales have their ration. It returns those whose
+// ration was served and has been taken back meanwhile: they are to try again.
+func serveRations(ctx context.Context, tx pgx.Tx, list []*sale) (missed []*sale, err error) {
+	n := len(list)
+	people, events, devices, seqs := make([]int64, n), make([]int64, n), make([]int64, n), make([]int64, n)
+	days, meals := make([]time.Time, n), make([]string, n)
+	for i, s := range list {
+		people[i], events[i], devices[i], seqs[i] = int64(s.Person), int64(s.Event), s.Device, s.Seq
+		days[i], meals[i] = s.day, s.Meal
 	}
 	rows, err := tx.Query(ctx, `
 		INSERT INTO meal.ration (person_id, day, meal, event_id, device_id, seq)
@@ -161,23 +173,41 @@ func (c *Canteen) ration(ctx context.Context, tx pgx.Tx, all []*sale) error {
 		ON CONFLICT (person_id, day, meal) DO NOTHING
 		RETURNING event_id`, people, days, meals, events, devices, seqs)
 	if err != nil {
-		return fmt.Errorf("ration subsidised meals: %w", err)
+		return nil, fmt.Errorf("ration subsidised meals: %w", err)
 	}
-	served, err := pgx.CollectRows(rows, pgx.RowTo[ledger.EventID])
+	served, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 	if err != nil {
-		return fmt.Errorf("ration subsidised meals: %w", err)
+		return nil, fmt.Errorf("ration subsidised meals: %w", err)
 	}
-	mine := make(map[ledger.EventID]bool, len(served))
-	for _, event := range served {
-		mine[event] = true
+	if len(served) == n {
+		return nil, nil
+	}
+	// Whoever takes back what stands in the way of a sale waits for it, and finds it
+	// among those that wait.
+	rows, err = tx.Query(ctx, `
+		SELECT i.event_id
+		  FROM unnest($1::bigint[], $2::date[], $3::text[], $4::bigint[]) AS i (person_id, day, meal, event_id)
+		  JOIN meal.ration r ON r.person_id = i.person_id AND r.day = i.day AND r.meal = i.meal
+		 WHERE i.event_id <> ALL ($5)
+		 ORDER BY i.person_id, i.day, i.meal
+		   FOR KEY SHARE OF r`, people, days, meals, events, served)
+	if err != nil {
+		return nil, fmt.Errorf("hold the rations that were served: %w", err)
+	}
+	refused, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		return nil, fmt.Errorf("hold the rations that were served: %w", err)
 	}
 	for _, s := range list {
-		if !mine[s.Event] {
+		switch event := int64(s.Event); {
+		case slices.Contains(refused, event):
 			s.verdict = refuse(CodeAlreadyServed, "%s of %s has been served to person %d",
 				s.Meal, s.day.Format(time.DateOnly), s.Person)
+		case !slices.Contains(served, event):
+			missed = append(missed, s)
 		}
 	}
-	return nil
+	return missed, nil
 }
 
 // lockWallets locks the wallets of all sales before anything is added up that

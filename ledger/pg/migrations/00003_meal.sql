@@ -77,7 +77,23 @@ CREATE TABLE meal.ration (
     seq       bigint NOT NULL,
     PRIMARY KEY (person_id, day, meal)
 );
-GRANT SELECT, INSERT, DELETE ON meal.ration TO zvonok_app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON meal.ration TO zvonok_app;
+
+-- A subsidised meal that a till has served and that was refused, since one had been
+-- served. It is sold after all when that one is taken back. sale is what was asked for.
+CREATE TABLE meal.waiting (
+    event_id  bigint PRIMARY KEY,
+    person_id bigint NOT NULL,
+    day       date NOT NULL,
+    meal      text NOT NULL,
+    device_id bigint NOT NULL,
+    seq       bigint NOT NULL,
+    sale      jsonb NOT NULL
+);
+CREATE INDEX waiting_ration ON meal.waiting (person_id, day, meal);
+CREATE INDEX waiting_device ON meal.waiting (device_id, seq);
+CREATE INDEX waiting_day ON meal.waiting (day);
+GRANT SELECT, INSERT, DELETE ON meal.waiting TO zvonok_app;
 
 -- What a canteen offers on a day (R46): the columns of menu.csv.
 CREATE TABLE meal.menu (
