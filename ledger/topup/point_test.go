@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -53,6 +54,15 @@ func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 	} {
 		if got := len(points[code].Steps.RU); got != steps {
 			t.Errorf("%s has %d steps, want %d", code, got, steps)
+		}
+	}
+	// Each way of R31 by the name that parents know.
+	for code, bank := range map[string]string{
+		"portal": "МПГУ", "sber-online": "Сбербанк Онлайн", "sber-card": "Сбербанка", "sber-cash": "Сбербанка",
+		"bm-terminal": "Банка Москвы", "bm-mobile": "«БМ mobile»", "mkb-terminal": "МКБ",
+	} {
+		if p := points[code]; !strings.Contains(p.Bank.RU+" "+p.Title.RU, bank) {
+			t.Errorf("%s is %q of %q, and does not name %s", code, p.Title.RU, p.Bank.RU, bank)
 		}
 	}
 	if len(d.Payees) != 2 || d.Payees[0] != (topup.PayeeCode{Name: "АО Пример", INN: "7700000000", PaymentCode: "916"}) {
