@@ -69,8 +69,8 @@ func States() []State {
 }
 
 // ErrTaken says that this registry was taken before: the same bytes, the same
-// number of the same day or, of a layout that has no numbers, payments of a file
-// of that day.
+// payments, the same number of the same day or, of a layout that has no numbers,
+// payments of a file of that day.
 var ErrTaken = errors.New("this registry was taken before")
 
 // Tally is how many lines are in a state, and their sum (of LedgerOnly: ours).
@@ -131,13 +131,22 @@ func (r Report) Tally(state State) Tally {
 	return Tally{State: state}
 }
 
-// MarshalJSON writes days as dates.
+// MarshalJSON writes the day as a date.
 func (b Break) MarshalJSON() ([]byte, error) {
 	type plain Break
 	return json.Marshal(struct {
 		plain
 		Since string `json:"since"`
 	}{plain(b), b.Since.Format(time.DateOnly)})
+}
+
+// MarshalJSON writes the day as a date.
+func (r Report) MarshalJSON() ([]byte, error) {
+	type plain Report
+	return json.Marshal(struct {
+		plain
+		Day string `json:"day"`
+	}{plain(r), r.Day.Format(time.DateOnly)})
 }
 
 // WriteTo prints the report as a table.
@@ -253,6 +262,9 @@ func reconcile(
 	report.Number = r.number
 	file, err := enterFile(ctx, tx, p, payee, from, r, replaced, now)
 	if err != nil {
+		return report, err
+	}
+	if err := notTheSame(ctx, tx, p, file, replaced, r); err != nil {
 		return report, err
 	}
 	if replaced != 0 {
@@ -374,7 +386,7 @@ func enterFile(
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 'parsed', $10)
 		ON CONFLICT DO NOTHING
 		RETURNING id`,
-		int64(p.ID), clip(from.Name), r.hash[:], payee, r.day, r.number, now, len(r.lines), int64(r.total), from.By).Scan(&id)
+		int64(p.ID), clip(strings.ToValidUTF8(from.Name, "\ufffd")), r.hash[:], payee, r.day, r.number, now, len(r.lines), int64(r.total), from.By).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, takenBefore(ctx, tx, p, r)
 	}
@@ -402,6 +414,33 @@ func takenBefore(ctx context.Context, tx pgx.Tx, p *Partner, r bankRegistry) err
 	}
 	return fmt.Errorf("%w, number %d of %s with other contents; if this one corrects it, take it in its place (--replaces %d)",
 		ErrTaken, r.number, r.day.Format(time.DateOnly), r.number)
+}
+
+// notTheSame refuses a file with just the payments of another one: a bank's export
+// that was made or named anew. Its settlement would be booked twice. One that only
+// repeats some is taken, and what it repeats is open.
+func notTheSame(ctx context.Context, tx pgx.Tx, p *Partner, file, replaced int64, r bankRegistry) error {
+	if len(r.lines) == 0 {
+		return nil
+	}
+	var day time.Time
+	var number int
+	err := tx.QueryRow(ctx, `
+		SELECT f.day, f.number
+		  FROM topup.registry_file f
+		 WHERE f.partner_id = $1 AND f.id <> ALL (ARRAY[$2, $3]::bigint[]) AND f.state <> 'replaced' AND f.lines = $4 AND f.total = $5
+		   AND NOT EXISTS (SELECT i.txn_id, i.amount FROM topup_incoming i
+		                   EXCEPT -- an anti-join would be planned as loops when the tables have just grown
+		                   SELECT l.txn_id, l.amount FROM topup.registry_line l WHERE l.file_id = f.id AND l.line IS NOT NULL)
+		 ORDER BY f.id
+		 LIMIT 1`, int64(p.ID), file, replaced, len(r.lines), int64(r.total)).Scan(&day, &number)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look for the same file: %w", err)
+	}
+	return fmt.Errorf("%w, as number %d of %s: the payments are the same", ErrTaken, number, day.Format(time.DateOnly))
 }
 
 // withdraw takes back what a replaced file has booked as settled and written off.

@@ -1,6 +1,7 @@
 package topup_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -431,6 +432,65 @@ func TestABrokenRegistryIsRefusedWithItsLinesNamed(t *testing.T) {
 		t.Errorf("the good one: %+v, %v", report, err)
 	}
 	c.sound()
+}
+
+// Issue 5: a registry that is uploaded twice, the second time in another dress.
+// Nothing of it is settled twice.
+func TestARegistryWithTheSamePaymentsIsNotTakenTwice(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.clock.add(24 * time.Hour)
+	first := newSheet("mkb", yesterday, 1)
+	first.line("1", yesterdayAt, example, 100_00)
+	first.line("2", yesterdayAt, second, 50_00)
+	_, err := c.reconcile("mkb", "one.txt", first.String())
+	c.must(err)
+	other := newSheet("mkb", yesterday, 1)
+	other.line("2", yesterdayAt, second, 50_00)
+	other.line("1", yesterdayAt, example, 100_00)
+	for name, text := range map[string]string{
+		"under the next number": strings.Replace(first.String(), yesterday+";1", yesterday+";2", 1),
+		"of the day after":      strings.Replace(first.String(), "H;mkb;7700000000;"+yesterday, "H;mkb;7700000000;2026-11-23", 1),
+		"of all payees":         strings.Replace(first.String(), "7700000000", "", 1),
+		"in another order":      strings.Replace(other.String(), yesterday+";1", yesterday+";2", 1),
+	} {
+		if _, err := c.reconcile("mkb", "two.txt", text); !errors.Is(err, topup.ErrTaken) || !strings.Contains(err.Error(), "number 1 of "+yesterday) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	c.sound()
+	// The rest of the day may repeat a payment, and is taken.
+	rest := newSheet("mkb", yesterday, 2)
+	rest.line("2", yesterdayAt, second, 50_00)
+	rest.line("3", yesterdayAt, second, 100_00)
+	report, err := c.reconcile("mkb", "rest.txt", rest.String())
+	c.must(err)
+	if report.Tally(topup.RepeatedLine).Count != 1 || report.Tally(topup.BankOnly).Count != 1 {
+		t.Errorf("the rest: %+v", report)
+	}
+	c.sound()
+	// A bank that sent the wrong number corrects it.
+	_, err = c.replace("mkb", "three.txt", rest.String()+"\n", 2)
+	c.must(err)
+	c.sound()
+}
+
+// A file keeps its name whatever the system wrote it in, and its report says the
+// day as a day.
+func TestARegistryMayHaveAnyName(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	report, err := c.reconcile("mkb", "\x90\xa5\xa5\xe1\xe2\xe0.txt", newSheet("mkb", yesterday, 1).String()) // of an archive in CP866
+	c.must(err)
+	text, err := json.Marshal(report)
+	c.must(err)
+	if !strings.Contains(string(text), `"day":"`+yesterday+`"`) {
+		t.Errorf("the report is %s", text)
+	}
 }
 
 func TestABanksOwnRegistryIsReadByItsLayout(t *testing.T) {
