@@ -108,6 +108,10 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	o.fails(`"line": 3`, "ledger", "reconcile", "--partner", "mkb", broken, "--json")
 	o.fails("taken before", "ledger", "reconcile", "--partner", "mkb", file)
 	o.does("ledger", "breaks")
+	if out := o.does("ledger", "breaks", "--partner", "mkb", "--json"); strings.TrimSpace(out) != "[]" {
+		t.Errorf("open is %s", out)
+	}
+	o.fails(`there is none named "mbk"`, "ledger", "breaks", "--partner", "mbk") // not: nothing is open
 
 	// Suspense: found, released, gone.
 	if out := o.does("ledger", "suspense"); !strings.Contains(out, "unknown") || !strings.Contains(out, "1 payments, 70.00") {

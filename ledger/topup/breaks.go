@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -17,8 +16,14 @@ import (
 // Breaks returns what is open with a partner, or with all partners when the name
 // is empty: days for which no registry has come although the days that a payment
 // may wait for one are over, refunds on their way, and open lines of all files, up
-// to a thousand of each, the oldest first.
+// to a thousand of each, the oldest first. A partner that does not exist is an
+// ErrPartner.
 func Breaks(ctx context.Context, q pg.Querier, partner string, now time.Time) ([]Break, error) {
+	if partner != "" {
+		if _, err := findPartner(ctx, q, partner); err != nil {
+			return nil, err
+		}
+	}
 	silent, err := readSilence(ctx, q, partner, now)
 	if err != nil {
 		return nil, err
@@ -28,7 +33,10 @@ func Breaks(ctx context.Context, q pg.Querier, partner string, now time.Time) ([
 		return nil, err
 	}
 	lines, err := readBreaks(ctx, q, `($2 = '' OR p.name = $2)`, now, partner)
-	return slices.Concat(silent, refunds, lines), err
+	if err != nil {
+		return nil, err
+	}
+	return append(append(silent, refunds...), lines...), nil
 }
 
 // readOnTheirWay returns the refunds that were paid and have not ended.
