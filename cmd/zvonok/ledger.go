@@ -180,7 +180,7 @@ func (l *ledgerBreaksCommand) Run(ctx context.Context, c *console) error {
 type ledgerResolveCommand struct {
 	answering
 	ID  int64  `arg:"" help:"The line's id, as breaks lists it."`
-	How string `required:"" enum:"written_off,reversed,agreed" help:"written_off books the difference as a loss or gain, reversed takes our payment back, agreed changes nothing."`
+	How string `required:"" enum:"written_off,reversed,posted,agreed" help:"written_off books the difference as a loss or gain, reversed takes our payment back, posted books one again that was taken back and that the bank has after all, agreed changes nothing."`
 	decided
 }
 

@@ -126,6 +126,8 @@ const (
 	WrittenOff Resolution = "written_off"
 	// Reversed takes the payment back from where it went: the bank never had it.
 	Reversed Resolution = "reversed"
+	// Posted books a payment again that was taken back: the bank has it after all.
+	Posted Resolution = "posted"
 	// Agreed changes nothing in the books: of lines whose sums are the same.
 	Agreed Resolution = "agreed"
 )
@@ -204,6 +206,11 @@ func resolveBreak(
 		if _, err := tx.Exec(ctx, `UPDATE topup.payment SET state = 'cancelled' WHERE event_id = $1`, event); err != nil {
 			return err
 		}
+	case how == Posted && state == AmountDiffers && difference < 0:
+		if entry, err = bookAgain(ctx, tx, book, p, event, -difference, now); err != nil {
+			return err
+		}
+		entry.Event, entry.Source, entry.ExternalID = events[0], "resolve/"+p.Name, fmt.Sprint(id)
 	default:
 		return fmt.Errorf("%s is no way out of %s with a difference of %s", how, state, difference)
 	}
@@ -222,4 +229,43 @@ func resolveBreak(
 		return err
 	}
 	return closeFiles(ctx, tx, p)
+}
+
+// bookAgain makes the posting of a payment that was taken back and of which the
+// bank's registry says that it has the money. The bank's repeats were answered as
+// the first request, credited. It goes where it was, or to the suspense account.
+func bookAgain(
+	ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, event int64, sum money.Amount, now time.Time,
+) (ledger.Entry, error) {
+	entry := ledger.Entry{Kind: ledger.TopUp, Debit: p.clearing, Amount: sum, OccurredAt: now}
+	y := payment{partner: p}
+	var state string
+	var why reason
+	if err := tx.QueryRow(ctx, `SELECT account, amount, state, reason FROM topup.payment WHERE event_id = $1 FOR NO KEY UPDATE`, event).
+		Scan(&y.account, &y.sum, &state, &why); err != nil {
+		return entry, fmt.Errorf("read the payment: %w", err)
+	}
+	if state != "cancelled" || y.sum != sum {
+		return entry, fmt.Errorf("it is booked again only after it was taken back, and whole: it is %s, of %s", state, y.sum)
+	}
+	w, known, err := readWallet(ctx, tx, y.account, today(book, now))
+	if err != nil {
+		return entry, err
+	}
+	if why == credited { // what was in the suspense account is there again
+		why = y.suspenseReason(w, known)
+	}
+	entry.Credit, state = w.id, "credited"
+	if why != credited {
+		ids, err := ledger.SystemAccounts(ctx, tx, ledger.SystemAccount{Kind: ledger.Suspense})
+		if err != nil {
+			return entry, err
+		}
+		entry.Kind, entry.Credit, state = ledger.Unclear, ids[0], "suspense"
+	}
+	_, err = tx.Exec(ctx, `
+		UPDATE topup.payment
+		   SET state = $2, reason = $3, wallet_id = CASE WHEN $2 = 'credited' THEN wallet_id END
+		 WHERE event_id = $1`, event, state, string(why))
+	return entry, err
 }

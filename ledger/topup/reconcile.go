@@ -458,6 +458,14 @@ func withdraw(ctx context.Context, tx pgx.Tx, book *ledger.Book, p *Partner, fil
 	if claimed > 0 {
 		return fmt.Errorf("%d payments that the file to be replaced had not were written off, and a later file has them: settle the lines of this one by hand", claimed)
 	}
+	if err := tx.QueryRow(ctx, `
+		SELECT count(*) FROM topup.registry_line WHERE file_id = $1 AND state = 'amount_differs' AND resolution = 'posted'`,
+		file).Scan(&claimed); err != nil {
+		return fmt.Errorf("withdraw a file: %w", err)
+	}
+	if claimed > 0 {
+		return fmt.Errorf("%d payments of the file to be replaced were booked again by hand: settle the lines of this one by hand", claimed)
+	}
 	rows, err := tx.Query(ctx, `
 		SELECT 'registry/' || $2, f.id::text, f.id::text FROM topup.registry_file f WHERE f.id = $1 AND f.event_id IS NOT NULL
 		UNION ALL

@@ -709,6 +709,88 @@ func TestAPaymentWrittenOffTooSoonIsOpenWhenItsRegistryComes(t *testing.T) {
 	c.sound()
 }
 
+// A bank that never had our answer repeats a payment days after we have taken it
+// back, because its registry had it not. It is told that it was credited, so the
+// child has to get it when the bank's registry shows the money.
+func TestAPaymentTakenBackTooSoonIsBookedAgain(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	pays := map[string]string{"1": example, "2": second, "3": gone, "4": example}
+	first := map[string]string{}
+	for txn, account := range pays {
+		first[txn] = c.ask(osmpPay("mkb", txn, account, "100.00"))
+	}
+	c.clock.add(24 * time.Hour)
+	missed, err := c.reconcile("mkb", "one.txt", newSheet("mkb", yesterday, 1).String())
+	c.must(err)
+	c.clock.add(72 * time.Hour)
+	for _, b := range missed.Open {
+		if b.Txn != "4" {
+			c.must(c.resolve(b.ID, topup.Reversed))
+		} else if err := c.resolve(b.ID, topup.Posted); err == nil {
+			t.Error("a payment that is booked was booked again")
+		}
+	}
+	next := newSheet("mkb", "2026-11-26", 1)
+	for txn, account := range pays {
+		if again := c.ask(osmpPay("mkb", txn, account, "100.00")); again != first[txn] {
+			t.Errorf("the repeat of %s is answered %s, first %s", txn, again, first[txn])
+		}
+		sum := money.Amount(100_00)
+		if txn == "4" {
+			sum = 110_00
+		}
+		next.line(txn, yesterdayAt, account, sum)
+	}
+	c.setClosed(second, true)
+	c.clock.add(24 * time.Hour)
+	shown, err := c.reconcile("mkb", "two.txt", next.String())
+	c.must(err)
+	if shown.Tally(topup.AmountDiffers).Count != 4 || shown.OpenCount != 4 {
+		t.Fatalf("the later file: %+v", shown)
+	}
+	for _, b := range shown.Open {
+		if err := c.resolve(b.ID, topup.Posted); (err == nil) != (b.Txn != "4") {
+			t.Errorf("payment %s is booked again: %v", b.Txn, err)
+		}
+		if err := c.resolve(b.ID, topup.Posted); err == nil {
+			t.Errorf("payment %s is booked again a second time", b.Txn)
+		}
+		if b.Txn == "4" { // it was never taken back, so the bank's ten roubles are a difference
+			c.must(c.resolve(b.ID, topup.WrittenOff))
+		}
+	}
+	if got := c.wallet(example).Posted; got != 143_50+200_00 {
+		t.Errorf("the wallet has %s", got)
+	}
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	if list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now()); err != nil || len(list) != 0 {
+		t.Errorf("open are %+v, %v", list, err)
+	}
+	// What was closed meanwhile, or had left before, is in suspense, from where a person releases it.
+	suspense, err := topup.Suspense(t.Context(), c.pool)
+	c.must(err)
+	if len(suspense) != 2 || suspense[0].Reason+" "+suspense[1].Reason != "closed left" && suspense[0].Reason+" "+suspense[1].Reason != "left closed" {
+		t.Errorf("in suspense are %+v", suspense)
+	}
+	for _, s := range suspense {
+		c.inTx(func(tx pgx.Tx) error {
+			return topup.ReleasePayment(t.Context(), tx, c.book, topup.Release{Partner: "mkb", Txn: s.Txn, Account: example, By: "staff-1"}, c.clock.now())
+		})
+	}
+	if got := c.code("/pay/osmp/mkb?command=status&txn_id=1"); got != 0 {
+		t.Errorf("the status of the payment: %d", got)
+	}
+	c.sound()
+	// The file cannot be taken back under what was booked again for it.
+	if _, err := c.replace("mkb", "three.txt", newSheet("mkb", "2026-11-26", 1).String(), 1); err == nil || !strings.Contains(err.Error(), "3 payments") {
+		t.Errorf("the file was replaced: %v", err)
+	}
+	c.sound()
+}
+
 // I13 names what was tampered with.
 func TestTheVerificationFindsATamperedPayment(t *testing.T) {
 	t.Parallel()

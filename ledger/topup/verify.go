@@ -50,7 +50,7 @@ func Checks() []ledger.Check {
 				  JOIN topup.registry_file f ON f.id = l.file_id
 				  JOIN topup.partner b ON b.id = f.partner_id
 				 CROSS JOIN (VALUES ('resolve/', ''), ('replaced/', 'line-')) AS v (prefix, kind)
-				 WHERE l.resolution = 'written_off'
+				 WHERE l.resolution IN ('written_off', 'posted')
 				UNION ALL
 				SELECT r.partner_id, v.prefix || b.name, r.id::text, (r.decided_at AT TIME ZONE b.time_zone)::date
 				  FROM topup.refund r
