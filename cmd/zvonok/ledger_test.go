@@ -316,6 +316,11 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 		!strings.Contains(out, "360.00,olga (os:") {
 		t.Errorf("the moves are\n%s", out)
 	}
+	execute(t, o.url, `INSERT INTO ledger.move (at, account_id, person_id, from_id, to_id, from_payee, to_payee, balance, actor)
+		SELECT '2026-01-15 00:30:00+03', account_id, person_id, from_id, to_id, from_payee, to_payee, balance, actor FROM ledger.move`) // the day before, in Greenwich
+	if out := o.does("report", "moves", "--from", "2026-01-15", "--format", "csv"); !strings.Contains(out, "\n2026-01-15,"+account) {
+		t.Errorf("the moves of the night are\n%s", out)
+	}
 	if out := o.does("ledger", "verify"); !strings.HasPrefix(out, "ok") {
 		t.Errorf("the verification says\n%s", out)
 	}

@@ -136,6 +136,9 @@ func (m *movesCommand) Run(ctx context.Context, c *console) error {
 		if err != nil {
 			return err
 		}
+		for i := range moves {
+			moves[i].At = moves[i].At.In(zone) // the days asked for are the zone's
+		}
 		return m.write(c, meal.MovesSheet(moves), moves)
 	})
 }

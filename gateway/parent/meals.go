@@ -347,14 +347,20 @@ func (s routes) eaten(ctx context.Context, v visitor, in *struct {
 		return MealsView{}, err
 	}
 	var records []meal.Record
-	var menus []meal.MenuDay
+	menus := map[ledger.OrganisationID][]meal.MenuDay{} // of the canteens that served: a child may have changed school
 	var stopped []meal.Blocked
 	if err := s.read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
 		if records, err = meal.History(ctx, q, child.ID, from, to); err != nil {
 			return err
 		}
-		if menus, err = meal.Menus(ctx, q, child.Organisation, from, to); err != nil {
-			return err
+		clear(menus)
+		for _, r := range records {
+			if _, read := menus[r.Organisation]; read {
+				continue
+			}
+			if menus[r.Organisation], err = meal.Menus(ctx, q, r.Organisation, from, to); err != nil {
+				return err
+			}
 		}
 		stopped, err = meal.BlockedPurchases(ctx, q, child.ID, midnight(from, school), midnight(to.AddDate(0, 0, 1), school))
 		return err
@@ -370,15 +376,20 @@ func (s routes) eaten(ctx context.Context, v visitor, in *struct {
 }
 
 // mealDays puts sales and menus together.
-func mealDays(child access.Child, school ledger.Organisation, records []meal.Record, menus []meal.MenuDay) []MealDay {
+func mealDays(
+	child access.Child, school ledger.Organisation, records []meal.Record, menus map[ledger.OrganisationID][]meal.MenuDay,
+) []MealDay {
 	type course struct {
-		day  date
-		meal string
+		canteen ledger.OrganisationID
+		day     date
+		meal    string
 	}
 	dishes := map[course][]meal.Dish{}
-	for _, m := range menus {
-		for _, served := range m.Meals {
-			dishes[course{dateOf(m.Day), served.Meal}] = served.Dishes
+	for canteen, days := range menus {
+		for _, m := range days {
+			for _, served := range m.Meals {
+				dishes[course{canteen, dateOf(m.Day), served.Meal}] = served.Dishes
+			}
 		}
 	}
 	days := []MealDay{}
@@ -399,7 +410,7 @@ func mealDays(child access.Child, school ledger.Organisation, records []meal.Rec
 		if child.Role != access.Legal && r.Kind != meal.Buffet {
 			eaten.Kind, eaten.Total = "meal", nil
 		}
-		menu := dishes[course{day, strings.ToLower(r.Meal)}]
+		menu := dishes[course{r.Organisation, day, strings.ToLower(r.Meal)}]
 		for i, item := range r.Items {
 			eaten.Items[i] = ItemView{item.Name, item.Quantity, item.Price}
 			if known := slices.IndexFunc(menu, func(d meal.Dish) bool { return strings.EqualFold(d.Name, item.Name) }); known >= 0 {

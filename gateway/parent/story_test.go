@@ -425,6 +425,18 @@ func TestAParentSeesADayAtSchool(t *testing.T) {
 	if meals.Days[0].Spent != 70_00 {
 		t.Errorf("she reads how much was spent on hot meals: %s", meals.Days[0].Spent)
 	}
+
+	// What was eaten at the former school is still made of what that school cooked.
+	w.exec(`INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
+	        SELECT o.id, '2026-11-23', 'lunch', 'Плов', 6500 FROM ledger.organisation o WHERE o.code = 's2'`)
+	w.exec(`UPDATE ledger.person SET organisation_id = (SELECT id FROM ledger.organisation WHERE code = 's2') WHERE id = $1`,
+		int64(w.people["masha"]))
+	mother.get(w.path("masha", "/meals"), &meals)
+	for _, m := range meals.Days[0].Meals {
+		if m.Kind == "hot" && (len(m.Dishes) != 2 || m.Dishes[0].Name != "Борщ") {
+			t.Errorf("after a move lunch was %+v", m.Dishes)
+		}
+	}
 }
 
 // R46: the parent influences the choice of meals: menu, preorder, limit, bans.

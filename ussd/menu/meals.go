@@ -75,7 +75,7 @@ func (v *visitor) eaten(ctx context.Context, child access.Child, before bool) (t
 	}
 	eaten := templates.USSDMeals{Child: name(child), Now: now}
 	for _, day := range days {
-		d, err := v.mealDay(ctx, child, day, organisation.Location, records)
+		d, err := v.mealDay(ctx, day, organisation.Location, records)
 		if err != nil {
 			return eaten, err
 		}
@@ -87,10 +87,10 @@ func (v *visitor) eaten(ctx context.Context, child access.Child, before bool) (t
 // mealDay puts the meals of one day together with their dishes: those sold, or those of the canteen's menu when the
 // till named none.
 func (v *visitor) mealDay(
-	ctx context.Context, child access.Child, day time.Time, zone *time.Location, records []meal.Record,
+	ctx context.Context, day time.Time, zone *time.Location, records []meal.Record,
 ) (templates.USSDMealDay, error) {
 	result := templates.USSDMealDay{Date: noonOf(day, zone)}
-	var menu []meal.MenuMeal
+	menus := map[ledger.OrganisationID][]meal.MenuMeal{} // of the canteens that served: a child may have changed school
 	for _, r := range slices.Backward(records) {
 		if !r.Day.Equal(day) || r.TakenBack {
 			continue
@@ -100,15 +100,15 @@ func (v *visitor) mealDay(
 			e.Dishes = append(e.Dishes, templates.Dish{Name: item.Name, Quantity: item.Quantity})
 		}
 		if len(e.Dishes) == 0 && r.Kind != meal.Buffet {
-			if menu == nil {
+			if _, read := menus[r.Organisation]; !read {
 				if err := v.config.Read.Read(ctx, func(ctx context.Context, q pg.Querier) (err error) {
-					menu, err = meal.Menu(ctx, q, child.Organisation, day)
+					menus[r.Organisation], err = meal.Menu(ctx, q, r.Organisation, day)
 					return err
 				}); err != nil {
 					return result, err
 				}
 			}
-			e.Dishes = dishesOf(menu, r.Meal)
+			e.Dishes = dishesOf(menus[r.Organisation], r.Meal)
 		}
 		result.Eaten = append(result.Eaten, e)
 	}

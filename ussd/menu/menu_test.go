@@ -3,12 +3,14 @@ package menu
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
 	"zvonok/access"
 	"zvonok/access/phone"
 	"zvonok/gateway/subscription"
+	"zvonok/ledger"
 	"zvonok/ussd"
 )
 
@@ -177,5 +179,22 @@ func TestAPhoneGetsSoManyAnswersBySMSADay(t *testing.T) {
 	}
 	if len(q.asked) > 3 {
 		t.Errorf("%d phones are remembered", len(q.asked))
+	}
+}
+
+// R46: what a child ate at the former school is what that school cooked.
+func TestAMealIsMadeOfWhatTheCanteenThatServedItCooked(t *testing.T) {
+	t.Parallel()
+	w := newSchool(t)
+	other := one[ledger.OrganisationID](w, `
+		INSERT INTO ledger.organisation (code, kind, name, short_name, payee_code, time_zone)
+		VALUES ('s-2', 'school', 'Школа 2', 'Школа 2', 'kp', 'Europe/Moscow') RETURNING id`)
+	w.exec(`INSERT INTO meal.menu (organisation_id, day, meal, dish, price)
+	        SELECT $1, day, meal, 'Плов', 0 FROM meal.menu GROUP BY day, meal`, other)
+	w.exec(`UPDATE ledger.person SET organisation_id = $2 WHERE id = $1`, w.people["Маша"], other)
+	screen, err := w.menu.Show(t.Context(), ussd.Visit{Phone: mother, Place: ussd.Place{Name: placeMeals, Arg: int64(w.people["Маша"])}, At: now})
+	w.must(err)
+	if shown := strings.Join(screen.Lines, "\n"); !strings.Contains(shown, "Каша овсяная") || strings.Contains(shown, "Плов") {
+		t.Errorf("the meals are\n%s", shown)
 	}
 }
