@@ -122,8 +122,11 @@ var explained = map[reflect.Type]map[string]string{
 		"gone":       "Forget this person.",
 		"debt_floor": "How deep a hot meal may take the balance.",
 		"ordered":    "Meals ordered ahead for today and not served yet. What is held for one is not in the balance, and pays for it.",
+		"limit":      "What the buffet may sell on a day; absent without a limit. It holds on the days after, too, while the device is offline.",
 		"limit_left": "What the buffet may still sell today; absent without a limit.",
 		"bans":       "What the buffet is not to sell.",
+		"subsidised": "To tills: the meals of a day that the city pays, each once a day. Not for others' eyes.",
+		"served":     "To tills: those of them that were served today.",
 	},
 }
 

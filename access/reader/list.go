@@ -20,7 +20,7 @@ import (
 )
 
 const listsText = "For decisions while the server cannot be reached: cards with their blocks, and for tills the " +
-	"balances, meals ordered ahead, limits and bans of the people of the device's organisation. Ask first without a cursor, then with the " +
+	"balances, meals ordered ahead, limits, bans and subsidised meals of the people of the device's organisation. Ask first without a cursor, then with the " +
 	"cursor of the last answer; while more is true, ask again at once. A card or a person that comes again replaces " +
 	"what was told before. A change is in the list within half a minute. Show the age of the list, the time since " +
 	"server_time: of what was blocked since it knows nothing."
@@ -47,13 +47,16 @@ type ListedCard struct {
 
 // ListedPerson is somebody's money as a till needs to know it.
 type ListedPerson struct {
-	Person    string          `json:"person" example:"p-17"`
-	Gone      bool            `json:"gone,omitempty"`
-	Balance   money.Amount    `json:"balance" example:"143.50"`
-	DebtFloor money.Amount    `json:"debt_floor" example:"-300.00"`
-	Ordered   []meal.HeldMeal `json:"ordered,omitempty" nullable:"false"`
-	LimitLeft *money.Amount   `json:"limit_left,omitempty" example:"50.00"`
-	Bans      []meal.Ban      `json:"bans,omitempty" nullable:"false"`
+	Person     string          `json:"person" example:"p-17"`
+	Gone       bool            `json:"gone,omitempty"`
+	Balance    money.Amount    `json:"balance" example:"143.50"`
+	DebtFloor  money.Amount    `json:"debt_floor" example:"-300.00"`
+	Ordered    []meal.HeldMeal `json:"ordered,omitempty" nullable:"false"`
+	Limit      *money.Amount   `json:"limit,omitempty" example:"150.00"`
+	LimitLeft  *money.Amount   `json:"limit_left,omitempty" example:"50.00"`
+	Bans       []meal.Ban      `json:"bans,omitempty" nullable:"false"`
+	Subsidised []string        `json:"subsidised,omitempty" nullable:"false"`
+	Served     []string        `json:"served,omitempty" nullable:"false"`
 }
 
 // listCursor is a place in the changes of an organisation.
@@ -153,6 +156,9 @@ func (in *Intake) changes(ctx context.Context, device *Device, cursor listCursor
 		return Changes{}, err
 	}
 	for _, p := range people {
+		if device.Kind != Till { // nobody else needs to know for whom the city pays
+			p.Subsidised, p.Served = nil, nil
+		}
 		changes.People = append(changes.People, p.ListedPerson)
 		cursor.version, cursor.person = p.version, p.id
 	}
@@ -230,21 +236,23 @@ func makeList(ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID
 	year, month, day := now.In(settings[organisation].Location).Date()
 	today := time.Date(year, month, day, 0, 0, 0, 0, time.UTC)
 	rows, err := tx.Query(ctx, `
-		SELECT id, code FROM ledger.person
+		SELECT id, code, benefit FROM ledger.person
 		 WHERE organisation_id = $1 AND (left_on IS NULL OR left_on > $2)
 		 ORDER BY id`, organisation, today)
 	if err != nil {
 		return err
 	}
 	var (
-		people []ledger.PersonID
-		codes  []string
-		days   []time.Time
-		id     ledger.PersonID
-		code   string
+		people   []ledger.PersonID
+		codes    []string
+		benefits []ledger.Benefit
+		days     []time.Time
+		id       ledger.PersonID
+		code     string
+		benefit  ledger.Benefit
 	)
-	_, err = pgx.ForEachRow(rows, []any{&id, &code}, func() error {
-		people, codes, days = append(people, id), append(codes, code), append(days, today)
+	_, err = pgx.ForEachRow(rows, []any{&id, &code, &benefit}, func() error {
+		people, codes, benefits, days = append(people, id), append(codes, code), append(benefits, benefit), append(days, today)
 		return nil
 	})
 	if err != nil {
@@ -262,12 +270,17 @@ func makeList(ctx context.Context, tx pgx.Tx, organisation ledger.OrganisationID
 	if err != nil {
 		return err
 	}
+	served, err := meal.ServedMeals(ctx, tx, people, today)
+	if err != nil {
+		return err
+	}
 	entries := make([]string, len(people))
 	for i, person := range people {
 		balance := balances[person]
 		entry, err := json.Marshal(ListedPerson{
 			Person: codes[i], Balance: balance.Available(), DebtFloor: balance.DebtFloor, Ordered: ordered[person],
-			LimitLeft: rules[i].Left(), Bans: rules[i].Bans,
+			Limit: rules[i].Limit, LimitLeft: rules[i].Left(), Bans: rules[i].Bans,
+			Subsidised: meal.Entitled(benefits[i]), Served: served[person],
 		})
 		if err != nil {
 			return err

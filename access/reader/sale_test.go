@@ -634,6 +634,10 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 	            RETURNING id, person_id)
 	        SELECT ledger.hold_money(ARRAY[a.id], ARRAY[4000::bigint], ARRAY['preorder'], ARRAY[o.id::text])
 	          FROM ordered o JOIN ledger.account a ON a.person_id = o.person_id`, s.people[0], s.now)
+	limit := money.Amount(50_00)
+	must(t, pgx.BeginFunc(t.Context(), s.pool, func(tx pgx.Tx) error {
+		return meal.SetLimit(t.Context(), tx, s.people[1], &limit, 1, s.now)
+	}))
 	first, r := till.listsOf("", 2)
 	if r.status != http.StatusOK || len(first.Cards) != 2 || len(first.People) != 2 {
 		t.Fatalf("the first list: %d %s", r.status, r.body)
@@ -645,6 +649,19 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 		!slices.Equal(p.Ordered, []meal.HeldMeal{{Meal: "lunch", Held: 40_00}}) || first.People[1].Ordered != nil {
 		t.Errorf("person %+v", p)
 	}
+	// A till that is offline for days decides by the whole limit on the next day,
+	// and for whom the city pays; a door need not know that.
+	for n, p := range first.People {
+		if !slices.Equal(p.Subsidised, []string{"breakfast"}) || p.Served != nil || (p.Limit != nil) != (n == 1) {
+			t.Errorf("person %+v", p)
+		}
+	}
+	if p := first.People[1]; p.Limit != nil && *p.Limit != limit {
+		t.Errorf("the limit is %s", *p.Limit)
+	}
+	if _, r := s.door.listsOf("", 2); strings.Contains(r.body, "subsidised") || !strings.Contains(r.body, "balance") {
+		t.Errorf("a door is told %s", r.body)
+	}
 	again, _ := till.lists(first.Cursor)
 	for again.More {
 		again, _ = till.lists(again.Cursor)
@@ -652,7 +669,7 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 	if len(again.Cards) != 0 || len(again.People) != 0 || again.More {
 		t.Errorf("nothing has changed and the list tells %+v", again)
 	}
-	till.upload(sale(1, 1, "buffet", "", "70.00", morning))
+	till.upload(sale(1, 1, "buffet", "", "70.00", morning), sale(2, 1, "subsidised", "breakfast", "95.00", morning))
 	s.exec(`UPDATE access.card SET state = 'blocked_lost', blocked_at = $2 WHERE person_id = $1`, s.people[1], s.now)
 	s.exec(`INSERT INTO access.card_event (card_id, organisation_id, what, at, actor_kind, actor_id)
 	        SELECT id, organisation_id, 'blocked_lost', $2, 'staff', 'staff-1' FROM access.card WHERE person_id = $1`, s.people[1], s.now)
@@ -663,7 +680,7 @@ func TestAListTellsWhatHasChanged(t *testing.T) {
 		t.Errorf("the block: %s", r.body)
 	}
 	slices.SortFunc(next.People, func(a, b reader.ListedPerson) int { return strings.Compare(a.Person, b.Person) })
-	if len(next.People) != 2 || next.People[0].Balance != -10_00 || next.People[1].Person != "o-1-p2" || !next.People[1].Gone {
+	if len(next.People) != 2 || next.People[0].Balance != -10_00 || !slices.Equal(next.People[0].Served, []string{"breakfast"}) || next.People[1].Person != "o-1-p2" || !next.People[1].Gone {
 		t.Errorf("the purchase and who has left: %s", r.body)
 	}
 	for _, wrong := range []string{"x", "1-1", ".", "1.2", "x.1-1", "%27"} {

@@ -78,3 +78,27 @@ func History(ctx context.Context, q pg.Querier, person ledger.PersonID, from, to
 		 WHERE s.person_id = $1 AND s.day BETWEEN $2 AND $3
 		 ORDER BY s.at DESC, s.event_id DESC`, person, from, to)
 }
+
+// ServedMeals returns the meals of a day that the city has paid, by person.
+func ServedMeals(
+	ctx context.Context, q pg.Querier, people []ledger.PersonID, day time.Time,
+) (map[ledger.PersonID][]string, error) {
+	rows, err := q.Query(ctx, `
+		SELECT person_id, array_agg(meal ORDER BY meal)
+		  FROM meal.ration
+		 WHERE person_id = ANY ($1) AND day = $2
+		 GROUP BY person_id`, people, day)
+	if err != nil {
+		return nil, fmt.Errorf("read which subsidised meals were served: %w", err)
+	}
+	served := map[ledger.PersonID][]string{}
+	var person ledger.PersonID
+	var meals []string
+	if _, err := pgx.ForEachRow(rows, []any{&person, &meals}, func() error {
+		served[person] = meals
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("read which subsidised meals were served: %w", err)
+	}
+	return served, nil
+}

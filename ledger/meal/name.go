@@ -39,18 +39,23 @@ func mealName(word string) string {
 	return word
 }
 
-// entitled tells whether the city pays a meal for someone with a benefit. What is
-// not a meal of the day it pays for nobody: a till could invent any number of them.
-func entitled(benefit ledger.Benefit, meal string) bool {
+// Entitled returns the meals of a day that the city pays for someone with a
+// benefit. What is not a meal of the day it pays for nobody: a till could invent
+// any number of them.
+func Entitled(benefit ledger.Benefit) []string {
 	switch benefit {
 	case ledger.FullBenefit:
-		return slices.Contains(cityMeals, meal)
+		return slices.Clone(cityMeals)
 	case ledger.BreakfastBenefit:
-		return meal == "breakfast"
+		return []string{"breakfast"}
 	case ledger.LunchBenefit:
-		return meal == "lunch"
+		return []string{"lunch"}
 	}
-	return false
+	return nil
+}
+
+func entitled(benefit ledger.Benefit, meal string) bool {
+	return slices.Contains(Entitled(benefit), meal)
 }
 
 // notEntitled refuses a meal that the city does not pay for somebody.
