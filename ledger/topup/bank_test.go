@@ -453,6 +453,56 @@ func TestWhoMayNotAskIsTold403AndNothingElse(t *testing.T) {
 	}
 }
 
+// Whoever asks for banks that there are not, from wherever, costs the database one
+// reading at a time, and no bank waits behind it.
+func TestNamesOfNobodyAreLookedUpOnceAtATime(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	check := "/pay/osmp/mkb?command=check&txn_id=1&sum=10.00&account=" + example
+	c.ask(check)
+	owner, err := pg.Open(t.Context(), pg.Config{URL: c.url, MaxConns: 1, AppName: "locker"})
+	c.must(err)
+	defer owner.Close()
+	locked, err := owner.Begin(t.Context())
+	c.must(err)
+	defer locked.Rollback(t.Context()) // after the one below it does nothing
+	_, err = locked.Exec(t.Context(), `LOCK TABLE topup.partner`)
+	c.must(err)
+	c.clock.add(time.Minute)
+	waiting := func() (n int) {
+		t.Helper()
+		c.must(locked.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'topup.partner'::regclass`).Scan(&n))
+		return n
+	}
+	var clients sync.WaitGroup
+	for i := range 15 { // one less than there are connections
+		clients.Go(func() {
+			status, _ := c.get(fmt.Sprintf("/pay/osmp/nobody%d%s", i, check[len("/pay/osmp/mkb"):]))
+			if status != http.StatusForbidden && status != http.StatusServiceUnavailable { // that, when it takes 5 s
+				t.Errorf("a bank that there is not: status %d", status)
+			}
+		})
+	}
+	for deadline := time.Now().Add(time.Minute); waiting() == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody has asked for the partners")
+		}
+	}
+	most := 0
+	// Not longer than a reading may take: what it leaves behind would be counted.
+	for i, began := 0, time.Now(); i < 300 && time.Since(began) < 2*time.Second; i++ {
+		most = max(most, waiting())
+	}
+	if most != 1 {
+		t.Errorf("the partners were read %d times at once", most)
+	}
+	if got := c.code(check); got != 0 {
+		t.Errorf("a bank is told %d meanwhile", got)
+	}
+	c.must(locked.Rollback(t.Context()))
+	clients.Wait()
+}
+
 func TestOnlyAProxyOfOursSaysWhereARequestComesFrom(t *testing.T) {
 	t.Parallel()
 	c := newCity(t)

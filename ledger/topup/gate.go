@@ -53,45 +53,70 @@ type directory struct {
 	now  func() time.Time
 
 	mu       sync.Mutex
-	loading  bool
+	reading  *reading // the one under way; nil when there is none
 	loadedAt time.Time
 	partners map[string]*Partner
 }
 
+// reading is one look at all partners.
+type reading struct {
+	done chan struct{}
+	err  error
+}
+
 // get returns the partner of a name, or nil when there is none. An error means
-// that this is not known now. A known partner waits for no one else's reading.
+// that this is not known now. A known partner waits for no one else's reading;
+// all who ask for names that do not exist wait for the same one.
 func (d *directory) get(ctx context.Context, name string) (*Partner, error) {
 	d.mu.Lock()
 	p, known := d.partners[name]
 	age := d.now().Sub(d.loadedAt)
 	fresh := d.partners != nil && age >= 0 && (known && age < partnersFresh || !known && age < partnersMissed)
-	if fresh || known && d.loading {
+	if fresh || known && d.reading != nil {
 		d.mu.Unlock()
 		return p, nil
 	}
-	d.loading = true
-	d.mu.Unlock()
+	r := d.reading
+	if r == nil {
+		r = &reading{done: make(chan struct{})}
+		d.reading = r
+		d.mu.Unlock()
+		d.read(context.WithoutCancel(ctx), r)
+	} else {
+		d.mu.Unlock()
+		<-r.done // after partnersTimeout at the latest
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if r.err == nil {
+		return d.partners[name], nil
+	}
+	if !known {
+		return nil, r.err
+	}
+	d.loadedAt = d.now() // not every request is to find out again that it fails
+	return p, nil
+}
 
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), partnersTimeout)
+// read reads all partners. When that fails, what was known stays.
+func (d *directory) read(ctx context.Context, r *reading) {
+	ctx, cancel := context.WithTimeout(ctx, partnersTimeout)
 	defer cancel()
-	list, err := ListPartners(ctx, d.pool)
+	var list []Partner
+	list, r.err = ListPartners(ctx, d.pool)
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.loading = false
-	if err != nil {
-		if !known {
-			return nil, err
-		}
-		d.loadedAt = d.now() // not every request is to find out again that it fails
-		return p, nil
+	d.reading = nil
+	close(r.done)
+	if r.err != nil {
+		return
 	}
 	d.partners = make(map[string]*Partner, len(list))
 	for i := range list {
 		d.partners[list[i].Name] = &list[i]
 	}
 	d.loadedAt = d.now()
-	return d.partners[name], nil
 }
 
 // gate lets a partner's own requests through.
