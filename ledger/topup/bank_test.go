@@ -163,15 +163,22 @@ func TestARepeatGetsTheStoredAnswerDaysLater(t *testing.T) {
 	}
 	for _, other := range []string{
 		osmpPay("mkb", "100", example, "500.01"), osmpPay("mkb", "100", second, "500.00"), osmpPay("mkb", "100", nobody, "500.00"),
+		osmpPay("mkb", "100", wrong, "500.00"), osmpPay("mkb", "100", example, "0.00"), osmpPay("mkb", "100", example, "9.00"),
+		osmpPay("mkb", "100", example, "15000.01"), osmpPay("mkb", "100", example, "100000000000000000000.00"),
+		osmpPay("mkb", "100", example, "500,00"),
 	} {
 		if got := c.code(other); got != 300 {
 			t.Errorf("%s: answered %d", other, got)
 		}
 	}
-	if got := c.code(sberPay("sber", "200", second, "300.00")); got != 6 {
-		t.Errorf("Sberbank, the same id for another account: %d", got)
+	for _, other := range []string{
+		sberPay("sber", "200", second, "300.00"), sberPay("sber", "200", wrong, "300.00"), sberPay("sber", "200", example, "300.5"),
+	} {
+		if got := c.code(other); got != 6 {
+			t.Errorf("Sberbank, %s: answered %d", other, got)
+		}
 	}
-	if got := c.metric("zvonok_topup_conflicts_total"); got != 4 {
+	if got := c.metric("zvonok_topup_conflicts_total"); got != 12 {
 		t.Errorf("%v conflicts were reported", got)
 	}
 	// The same id of another bank is another payment.

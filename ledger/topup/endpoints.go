@@ -160,6 +160,8 @@ func (e *Endpoints) answer(ctx context.Context, p *Partner, q request, ps parame
 	switch {
 	case q.command == checkCommand:
 		a, err = e.check(ctx, p, q, ps, outcome)
+	case q.command == payCommand && q.txn != "" && outcome.ofMoney():
+		a, err = e.refuse(ctx, p, q, outcome)
 	case outcome != OK:
 		a = answer{outcome: outcome, txn: q.txn}
 	case q.command == payCommand:
@@ -272,6 +274,21 @@ func (e *Endpoints) pay(ctx context.Context, p *Partner, q request) (booking, er
 	case <-ctx.Done():
 		return booking{}, context.Cause(ctx)
 	}
+}
+
+// refuse answers a payment whose account or sum cannot be. Under an id that we
+// have, it is another account or sum than the one that was booked.
+func (e *Endpoints) refuse(ctx context.Context, p *Partner, q request, outcome Outcome) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	_, err := readPayment(ctx, e.pool, p, q.txn, 0)
+	switch {
+	case errors.Is(err, errNoPayment):
+		return answer{outcome: outcome, txn: q.txn}, nil
+	case err != nil:
+		return answer{}, err
+	}
+	return answer{outcome: Conflict, txn: q.txn}, nil
 }
 
 // bookBatch books the payments that came together in one transaction. When that

@@ -63,6 +63,11 @@ const (
 	CancelImpossible Outcome = "cancel_impossible"
 )
 
+// ofMoney tells whether the outcome is about where the money goes, or how much.
+func (o Outcome) ofMoney() bool {
+	return o == BadAccount || o == BadSum || o == TooSmall || o == TooLarge
+}
+
 // meaning is how an outcome is said in the two dialects.
 type meaning struct {
 	osmp, sber int
