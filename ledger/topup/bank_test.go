@@ -568,6 +568,12 @@ func TestAWalkThroughAccountNumbersIsStoppedAndReported(t *testing.T) {
 	if got := c.code(osmpPay("mkb", "1", second, "10.00")); got != 0 {
 		t.Errorf("a payment is stopped as well: %d", got)
 	}
+	// Nor does a payment that cannot be tell more than a check that was stopped.
+	for _, account := range []string{second, nobody} {
+		if got := c.code(osmpPay("mkb", "2", account, "0.01")); got != 241 {
+			t.Errorf("a kopeck for %s: %d", account, got)
+		}
+	}
 	c.clock.add(6 * time.Minute)
 	if got := check("mkb", second); got != 0 {
 		t.Errorf("after the pause: %d", got)

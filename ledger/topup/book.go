@@ -268,15 +268,16 @@ func today(book *ledger.Book, now time.Time) time.Time {
 }
 
 // refused tells why a new pay is not booked. What may change between a check and
-// its pay is no reason.
+// its pay is no reason. The sum comes first: what costs nothing must not tell, any
+// number of times, which accounts there are.
 func (y *payment) refused(found bool) Outcome {
 	switch {
-	case !found:
-		return NotFound
 	case y.sum < y.partner.Min:
 		return TooSmall
 	case y.sum > y.partner.Max:
 		return TooLarge
+	case !found:
+		return NotFound
 	}
 	return OK
 }
