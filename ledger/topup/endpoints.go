@@ -43,6 +43,7 @@ type Endpoints struct {
 	watch    *watch
 	pays     *pg.Gatherer[payment, booked]
 	same     singleflight.Group
+	points   points
 }
 
 // booked is a booking, or why this one could not be made.

@@ -7,7 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -193,6 +196,33 @@ func ReplaceOffices(ctx context.Context, tx pgx.Tx, offices []Office) error {
 	return nil
 }
 
+// pointsFresh is how long a directory is good for.
+const pointsFresh = 2 * time.Second
+
+// points keeps the directory: everybody may ask for it, as often as he likes.
+type points struct {
+	mu        sync.Mutex
+	readAt    time.Time
+	directory Directory
+	err       error
+}
+
+// whereToPay returns the directory as it was at most pointsFresh ago. One reads it
+// and the others wait for him; who asks changes nothing in it.
+func (e *Endpoints) whereToPay(ctx context.Context) (Directory, error) {
+	e.points.mu.Lock()
+	defer e.points.mu.Unlock()
+	if age := e.now().Sub(e.points.readAt); !e.points.readAt.IsZero() && age >= 0 && age < pointsFresh {
+		return e.points.directory, e.points.err
+	}
+	// Not the context of the one who reads: he may go, and the others stay.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), checkTimeout)
+	defer cancel()
+	e.points.directory, e.points.err = ReadDirectory(ctx, e.pool)
+	e.points.readAt = e.now()
+	return e.points.directory, e.points.err
+}
+
 // DirectoryHandler serves GET /api/v1/topup-points: the Directory as JSON. With
 // metro=NAME only offices near that station are listed.
 func (e *Endpoints) DirectoryHandler() http.Handler {
@@ -202,9 +232,7 @@ func (e *Endpoints) DirectoryHandler() http.Handler {
 			w.WriteHeader(http.StatusMethodNotAllowed)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
-		defer cancel()
-		d, err := ReadDirectory(ctx, e.pool)
+		d, err := e.whereToPay(r.Context())
 		if err != nil {
 			e.log.Error("read where to pay", "error", err)
 			w.Header().Set("Retry-After", "30")
@@ -214,7 +242,7 @@ func (e *Endpoints) DirectoryHandler() http.Handler {
 			return
 		}
 		if metro := r.URL.Query().Get("metro"); metro != "" {
-			d.near(metro)
+			d = d.near(metro)
 		}
 		body, err := json.Marshal(d)
 		if err != nil {
@@ -229,8 +257,9 @@ func (e *Endpoints) DirectoryHandler() http.Handler {
 	})
 }
 
-// near leaves only the offices at a station.
-func (d *Directory) near(metro string) {
+// near returns it with only the offices at a station.
+func (d Directory) near(metro string) Directory {
+	d.Points = slices.Clone(d.Points)
 	for i := range d.Points {
 		all := d.Points[i].Offices
 		d.Points[i].Offices = []Office{}
@@ -240,4 +269,5 @@ func (d *Directory) near(metro string) {
 			}
 		}
 	}
+	return d
 }

@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"zvonok/ledger/money"
+	"zvonok/ledger/pg"
 	"zvonok/ledger/registry"
 	"zvonok/ledger/topup"
 )
@@ -30,6 +33,7 @@ func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 	_, err := importOffices("bm-office,Отделение «Пример»,\"ул. Примерная, 1\",,Примерная,9:00-20:00,14:00-15:00,вс\n")
 	c.must(err)
 	ask := func(query string) (d topup.Directory) {
+		c.clock.add(time.Minute) // what was read before is too old
 		recorder := httptest.NewRecorder()
 		c.endpoints.DirectoryHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/topup-points"+query, nil))
 		if recorder.Code != http.StatusOK {
@@ -85,6 +89,61 @@ func TestTheDirectoryTellsHowToPayAtEachBankInBothLanguages(t *testing.T) {
 	for _, p := range ask("").Points {
 		if p.Code == "bm-office" && len(p.Offices) != 1 {
 			t.Error("a bad file has changed the offices")
+		}
+	}
+}
+
+// Everybody may ask where to pay, and at any speed: the banks' payments do not
+// wait behind it.
+func TestAFloodOfQuestionsWhereToPayIsOneQuery(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	owner, err := pg.Open(t.Context(), pg.Config{URL: c.url, MaxConns: 1, AppName: "locker"})
+	c.must(err)
+	defer owner.Close()
+	locked, err := owner.Begin(t.Context())
+	c.must(err)
+	defer locked.Rollback(t.Context()) // after the one below it does nothing
+	_, err = locked.Exec(t.Context(), `LOCK TABLE topup.office`)
+	c.must(err)
+	waiting := func() (n int) {
+		t.Helper()
+		c.must(locked.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'topup.office'::regclass`).Scan(&n))
+		return n
+	}
+	var readers sync.WaitGroup
+	for range 15 { // one less than there are connections
+		readers.Go(func() {
+			recorder := httptest.NewRecorder()
+			c.endpoints.DirectoryHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/topup-points?metro=x", nil))
+			if recorder.Code != http.StatusOK && recorder.Code != http.StatusServiceUnavailable { // that, when the lock is held for 10 s
+				t.Errorf("status %d", recorder.Code)
+			}
+		})
+	}
+	for deadline := time.Now().Add(time.Minute); waiting() == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody has asked")
+		}
+	}
+	most := 0
+	// Not longer than a lock is waited for.
+	for i, began := 0, time.Now(); i < 300 && time.Since(began) < 2*time.Second; i++ {
+		most = max(most, waiting())
+	}
+	if most != 1 {
+		t.Errorf("the offices were read %d times at once", most)
+	}
+	c.must(locked.Rollback(t.Context()))
+	readers.Wait()
+	// What one asked for is not what the next one gets.
+	c.exec(`INSERT INTO topup.office (point, name, address, metro, hours) VALUES ('bm-office', 'A', 'B', 'Y', '9-20')`)
+	c.clock.add(time.Minute)
+	for _, query := range []string{"?metro=x", "", "?metro=y"} {
+		recorder := httptest.NewRecorder()
+		c.endpoints.DirectoryHandler().ServeHTTP(recorder, httptest.NewRequest(http.MethodGet, "/api/v1/topup-points"+query, nil))
+		if body := recorder.Body.String(); recorder.Code != http.StatusOK || strings.Contains(body, `"name":"A"`) != (query != "?metro=x") {
+			t.Errorf("%q: status %d, %s", query, recorder.Code, body)
 		}
 	}
 }
