@@ -248,6 +248,9 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 	if data, err := os.ReadFile(sheet); err != nil || !strings.HasPrefix(string(data), "PK") {
 		t.Errorf("the spreadsheet: %v", err)
 	}
+	// A mistyped provider is not one that is owed nothing.
+	o.fails(`no provider "kpp"`, "report", "turnover", "--payee", "kpp", "--from", day)
+	o.fails(`no provider "kpp"`, "report", "orders", "--payee", "kpp", "--day", day)
 	if out := o.does("report", "orders", "--payee", payee, "--day", day, "--json"); strings.TrimSpace(out) != "[]" {
 		t.Errorf("the order sheet is %s", out)
 	}

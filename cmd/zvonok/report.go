@@ -9,6 +9,7 @@ import (
 
 	"zvonok/ledger"
 	"zvonok/ledger/meal"
+	"zvonok/ledger/pg"
 )
 
 type reportCommands struct {
@@ -77,6 +78,20 @@ func period(from, to string) (first, last time.Time, err error) {
 	return first, last, err
 }
 
+// knownPayee refuses a provider that is not in the register: an empty report
+// would say that nothing is owed. The empty name is that of organisations
+// whose provider the register does not say.
+func knownPayee(ctx context.Context, q pg.Querier, code string) error {
+	payees, err := ledger.Payees(ctx, q)
+	if err != nil {
+		return err
+	}
+	if _, known := payees[ledger.PayeeCode(code)]; !known && code != "" {
+		return fmt.Errorf("there is no provider %q in the register: --payee wants a payee_id of payees.csv", code)
+	}
+	return nil
+}
+
 type turnoverCommand struct {
 	Payee  string `required:"" help:"The provider: payee_id of the registry."`
 	From   string `required:"" help:"The first accounting day, as in 2026-11-01."`
@@ -90,6 +105,9 @@ func (t *turnoverCommand) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		if err := knownPayee(ctx, d.pool, t.Payee); err != nil {
+			return err
+		}
 		lines, err := meal.Turnover(ctx, d.pool, ledger.PayeeCode(t.Payee), from, to)
 		if err != nil {
 			return err
@@ -110,6 +128,9 @@ func (o *ordersCommand) Run(ctx context.Context, c *console) error {
 		return err
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		if err := knownPayee(ctx, d.pool, o.Payee); err != nil {
+			return err
+		}
 		lines, err := meal.OrderSheet(ctx, d.pool, ledger.PayeeCode(o.Payee), day)
 		if err != nil {
 			return err
