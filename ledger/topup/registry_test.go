@@ -479,6 +479,41 @@ func TestARegistryWithTheSamePaymentsIsNotTakenTwice(t *testing.T) {
 	c.sound()
 }
 
+// A registry of a wrong day gives way to an empty one, and the right one is taken.
+func TestARegistryOfAWrongDayIsTakenAnew(t *testing.T) {
+	t.Parallel()
+	c := newCity(t).withBanks()
+	c.ask(osmpPay("mkb", "1", example, "100.00"))
+	c.clock.add(24 * time.Hour)
+	right := newSheet("mkb", yesterday, 1)
+	right.line("1", yesterdayAt, example, 100_00)
+	report, err := c.reconcile("mkb", "one.txt", strings.Replace(right.String(), yesterday+";1", "2026-12-22;1", 1))
+	c.must(err)
+	if report.Tally(topup.OtherDay).Count != 1 || report.OpenCount != 1 {
+		t.Errorf("the file of a wrong day: %+v", report)
+	}
+	if _, err := c.reconcile("mkb", "two.txt", right.String()); !errors.Is(err, topup.ErrTaken) {
+		t.Errorf("beside it the right one is taken: %v", err)
+	}
+	_, err = c.replace("mkb", "none.txt", newSheet("mkb", "2026-12-22", 1).String(), 1)
+	c.must(err)
+	c.sound()
+	report, err = c.reconcile("mkb", "two.txt", right.String())
+	c.must(err)
+	if report.Tally(topup.Matched).Count != 1 || report.OpenCount != 0 {
+		t.Errorf("the right one: %+v", report)
+	}
+	if got := c.clearing("mkb"); got != 0 {
+		t.Errorf("the clearing account holds %s", got)
+	}
+	list, err := topup.Breaks(t.Context(), c.pool, "mkb", c.clock.now())
+	c.must(err)
+	if len(list) != 0 {
+		t.Errorf("open are %+v", list)
+	}
+	c.sound()
+}
+
 // A file keeps its name whatever the system wrote it in, and its report says the
 // day as a day.
 func TestARegistryMayHaveAnyName(t *testing.T) {
