@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
@@ -87,13 +88,17 @@ func ReadFoldLag(ctx context.Context, q pg.Querier) (FoldLag, error) {
 
 // Total is what an account that is not a wallet has moved in all.
 type Total struct {
-	Account AccountID
-	Kind    AccountKind
-	Owner   string
+	Account AccountID   `json:"-"`
+	Kind    AccountKind `json:"kind"`
+	Owner   string      `json:"owner"`
 	// Debit and Credit are the sums of its legs.
-	Debit, Credit money.Amount
-	Postings      int64
+	Debit    money.Amount `json:"debit"`
+	Credit   money.Amount `json:"credit"`
+	Postings int64        `json:"postings"`
 }
+
+// Balance is what the account owes when above zero, and is owed when below.
+func (t *Total) Balance() money.Amount { return t.Credit - t.Debit }
 
 // Totals returns the exact totals of all accounts that are not wallets: what is
 // folded plus the tail that is not.
@@ -125,4 +130,41 @@ func Totals(ctx context.Context, q pg.Querier) ([]Total, error) {
 		return nil, fmt.Errorf("read totals: %w", err)
 	}
 	return totals, nil
+}
+
+// TrialBalance is the state of all accounts at one moment.
+type TrialBalance struct {
+	// Accounts are those that are not wallets.
+	Accounts []Total `json:"accounts"`
+	// Wallets is how many wallets there are, InWallets what they hold together and
+	// OnHold how much of that is set aside for preorders.
+	Wallets   int64        `json:"wallets"`
+	InWallets money.Amount `json:"in_wallets"`
+	OnHold    money.Amount `json:"on_hold"`
+}
+
+// Difference is what all balances make together: zero, or the books are wrong (I1).
+func (t *TrialBalance) Difference() money.Amount {
+	sum := t.InWallets
+	for i := range t.Accounts {
+		sum += t.Accounts[i].Balance()
+	}
+	return sum
+}
+
+// ReadTrialBalance reads the state of all accounts in one snapshot.
+func ReadTrialBalance(ctx context.Context, pool *pgxpool.Pool) (TrialBalance, error) {
+	var t TrialBalance
+	err := pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		var err error
+		if t.Accounts, err = Totals(ctx, tx); err != nil {
+			return err
+		}
+		return tx.QueryRow(ctx, `SELECT count(*), coalesce(sum(posted), 0)::bigint, coalesce(sum(held), 0)::bigint FROM ledger.balance`).
+			Scan(&t.Wallets, &t.InWallets, &t.OnHold)
+	})
+	if err != nil {
+		return TrialBalance{}, fmt.Errorf("read the trial balance: %w", err)
+	}
+	return t, nil
 }

@@ -33,6 +33,7 @@ type ledgerCommands struct {
 	Reopen    ledgerReopenCommand    `cmd:"" help:"Open a closed day and all later ones; their seals are void."`
 	Closings  ledgerClosingsCommand  `cmd:"" help:"What was done to accounting days, the newest first: closed, sealed, opened again, by whom and why, with the seals."`
 	Day       ledgerDayCommand       `cmd:"" help:"What a closed day holds: its seal, what each account moved, and what came late for an earlier day."`
+	Totals    ledgerTotalsCommand    `cmd:"" help:"The trial balance: what each account of banks, providers and the city has moved and owes, and what wallets hold, now; together it is zero."`
 	Account   ledgerAccountCommands  `cmd:"" help:"One account: what is in it, and whether it is open."`
 	Statement ledgerStatementCommand `cmd:"" help:"What came into an account and left it, the newest first."`
 	Move      ledgerMoveCommand      `cmd:"" help:"Move a child with its account and money to another school; see the README for the steps."`

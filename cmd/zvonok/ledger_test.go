@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -283,6 +284,35 @@ func TestAnAccountantDoesEverythingByCommands(t *testing.T) {
 		t.Errorf("the day holds %+v", held)
 	}
 	o.does("ledger", "reopen", day, "--by", "olga", "--reason", "a test")
+
+	// The trial balance: what the provider is owed now, and that it is zero together (I1).
+	var trial struct {
+		Accounts  []struct{ Kind, Owner, Debit, Credit string }
+		Wallets   int
+		InWallets string `json:"in_wallets"`
+	}
+	if err := json.Unmarshal([]byte(o.does("ledger", "totals", "--json")), &trial); err != nil {
+		t.Fatal(err)
+	}
+	if trial.Wallets == 0 || trial.InWallets != "360.00" ||
+		!slices.Contains(trial.Accounts, struct{ Kind, Owner, Debit, Credit string }{"provider", payee, "0.00", "140.00"}) {
+		t.Errorf("the trial balance is %+v", trial)
+	}
+	balanced := regexp.MustCompile(`(?m)^provider ` + payee + ` +0\.00 +140\.00 +140\.00 +2$(?s:.*)^together +0\.00 *$`)
+	if out := o.does("ledger", "totals"); !balanced.MatchString(out) {
+		t.Errorf("the trial balance is\n%s", out)
+	}
+	invent := func(kopecks int) {
+		t.Helper()
+		if _, err := o.pool.Exec(t.Context(), `UPDATE ledger.balance SET posted = posted + $1 WHERE posted > 0`, kopecks); err != nil {
+			t.Fatal(err)
+		}
+	}
+	invent(1)
+	if out, _, code := zvonok(t, o.url, "ledger", "totals"); code != exitFailed || !strings.Contains(out, "0.01") {
+		t.Errorf("with a kopeck too many: exit %d\n%s", code, out)
+	}
+	invent(-1)
 
 	// What was done to days is on record, with the seal that is void now.
 	var done []struct{ Day, Action, By, Reason, Seal string }
