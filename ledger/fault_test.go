@@ -27,10 +27,10 @@ func TestAFullDiskBooksNothingAndTheRepeatBooksAll(t *testing.T) {
 	b.fund(10_000_00)
 	// Tombstones, four to a page, which leave no room on it.
 	b.tamper(fmt.Sprintf(`
-		INSERT INTO ledger.idem (source, ext_id, body_hash)
+		INSERT INTO ledger.idem (source, ext_id, body)
 		SELECT 'filler', i::text, h.hash
 		  FROM generate_series(100001, 100000 + %d) AS i,
-		       (SELECT string_agg(sha256(n::text::bytea), '') AS hash FROM generate_series(1, 62) AS n) AS h`, 5*limit/8192))
+		       (SELECT string_agg(encode(sha256(n::text::bytea), 'hex'), '') AS hash FROM generate_series(1, 31) AS n) AS h`, 5*limit/8192))
 	conn, err := b.pool.Acquire(t.Context())
 	b.must(err)
 	defer conn.Release()

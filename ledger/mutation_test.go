@@ -85,7 +85,7 @@ var mutators = []struct{ find, put string }{
 
 // mutated are the functions of the book that write it or decide.
 var mutated = []string{
-	"debit_allowed", "crossed", "body_hash", "enter_days", "post_one", "post_batch", "cancel_ids", "hold_money", "end_holds",
+	"debit_allowed", "crossed", "body_of", "enter_days", "post_one", "post_batch", "cancel_ids", "hold_money", "end_holds",
 	"set_thresholds", "set_closed", "set_policy_floors", "close_day", "seal_day", "reopen_day", "fold_postings",
 }
 

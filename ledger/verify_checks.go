@@ -118,15 +118,15 @@ var invariants = []Check{
 	},
 	{
 		Names: []string{"I5"},
-		Says:  "every posting has its id, every id its posting, refusal or tombstone, and the hash of what was asked",
+		Says:  "every posting has its id, every id its posting, refusal or tombstone, and what was asked",
 		Query: `
 			WITH booked AS (
 				SELECT count(*) AS n, bit_xor(hashtextextended(concat_ws(chr(31), p.source, p.ext_id, p.booking_day, p.id,
-				       ledger.body_hash(p.kind, p.debit_id, p.credit_id, p.amount, p.subject_id, p.reverses_id)), 0)) AS mix
+				       ledger.body_of(p.kind, p.debit_id, p.credit_id, p.amount, p.subject_id, p.reverses_id)), 0)) AS mix
 				  FROM ledger.posting p
 			), taken AS (
 				SELECT count(*) AS n, bit_xor(hashtextextended(concat_ws(chr(31), k.source, k.ext_id, k.booking_day, k.posting_id,
-				       k.body_hash), 0)) AS mix
+				       k.body), 0)) AS mix
 				  FROM ledger.idem k
 				 WHERE k.posting_id IS NOT NULL
 				   AND NOT EXISTS (SELECT FROM ledger.refusal f WHERE f.posting_id = k.posting_id)
@@ -146,7 +146,7 @@ var invariants = []Check{
 			         ON k.posting_id = p.id AND k.booking_day = p.booking_day)
 			 WHERE p.id IS NULL OR k.posting_id IS NULL
 			    OR (k.source, k.ext_id) <> (p.source, p.ext_id)
-			    OR k.body_hash <> ledger.body_hash(p.kind, p.debit_id, p.credit_id, p.amount, p.subject_id, p.reverses_id)`,
+			    OR k.body <> ledger.body_of(p.kind, p.debit_id, p.credit_id, p.amount, p.subject_id, p.reverses_id)`,
 	},
 	{
 		Names: []string{"I6", "I7"},
