@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/xuri/excelize/v2"
 
+	"zvonok/ledger"
 	"zvonok/ledger/meal"
 	"zvonok/ledger/money"
 	"zvonok/ledger/registry"
@@ -229,6 +230,65 @@ func TestOrdersHoldMoneyUntilTheyAreServed(t *testing.T) {
 	})
 	if b := c.balance(c.payer); b.Held != 0 {
 		t.Errorf("held after the order lapsed %s", b.Held)
+	}
+	c.sound()
+}
+
+// T8: a till that was offline reports an ordered lunch after the night in which the
+// order lapsed: the parent and the kitchen read of it as they would have in time.
+func TestAnOrderThatLapsedBeforeItsSaleCameIsServed(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.topUp(c.payer, 200_00)
+	yesterday := day(-1)
+	_, err := c.importMenu("s1," + yesterday.Format(time.DateOnly) + ",lunch,Борщ,,,,,,,45.00\n")
+	c.must(err)
+	for _, orders := range [][]meal.Order{
+		{{Person: c.payer, Day: yesterday, Meal: "lunch"}},
+		{{Person: c.payer, Day: yesterday, Meal: "lunch", Dish: "Борщ"}, {Person: c.payer, Day: yesterday, Meal: "lunch"}},
+	} {
+		c.inTx(func(tx pgx.Tx) error {
+			_, err := c.PlaceOrders(t.Context(), tx, orders, mother, yesterday.AddDate(0, 0, -7))
+			return err
+		})
+		// The first one's night is followed by a second order, as when a child moves away and back.
+		_, err := ledger.CloseDays(t.Context(), c.pool, yesterday, "test")
+		c.must(err)
+		c.inTx(func(tx pgx.Tx) error {
+			_, err := c.LapseOrders(t.Context(), tx, day(0))
+			return err
+		})
+	}
+	dinner, lunch := offline(c.sale(c.payer, meal.Hot, "dinner", 10_00)), offline(c.sale(c.payer, meal.Hot, "lunch", 90_00))
+	dinner.At, lunch.At = noon.AddDate(0, 0, -1), noon.AddDate(0, 0, -1)
+	states := func() (states []string) {
+		t.Helper()
+		orders, err := meal.Orders(t.Context(), c.pool, c.payer, yesterday, yesterday)
+		c.must(err)
+		for _, o := range orders {
+			states = append(states, o.Dish+" "+o.State)
+		}
+		return states
+	}
+	c.sell(dinner)
+	if got := states(); !slices.Equal(got, []string{" lapsed", " lapsed", "Борщ lapsed"}) {
+		t.Errorf("after another meal the orders are %q", got)
+	}
+	for range 2 {
+		if v := c.sell(lunch)[0]; !v.Booked() || v.Balance != 100_00 {
+			t.Errorf("the late lunch is %+v", v)
+		}
+	}
+	if got := states(); !slices.Equal(got, []string{" lapsed", " served", "Борщ served"}) {
+		t.Errorf("the orders are %q", got)
+	}
+	sheet, err := meal.OrderSheet(t.Context(), c.pool, "kp", yesterday)
+	c.must(err)
+	if len(sheet) != 2 || sheet[0].Portions != 1 || sheet[1].Portions != 1 {
+		t.Errorf("the order sheet is %+v", sheet)
+	}
+	if held := c.balance(c.payer).Held; held != 0 {
+		t.Errorf("%s is held", held)
 	}
 	c.sound()
 }

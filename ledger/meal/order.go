@@ -381,6 +381,41 @@ func (c *Canteen) unserveOrders(ctx context.Context, tx pgx.Tx, all []*sale) err
 	return nil
 }
 
+// serveLapsed notes that meals were served whose orders lapsed in the night,
+// before a till that was offline reported them. Their money was freed, and the
+// wallet has paid; but the child ate, and the kitchen cooked, what was ordered.
+func (c *Canteen) serveLapsed(ctx context.Context, tx pgx.Tx, all []*sale) error {
+	var people, organisations []int64
+	var days []time.Time
+	var meals []string
+	for _, s := range all {
+		if s.verdict.Code == CodeSold && s.Kind == Hot && s.bookedOn.After(s.day) {
+			people, organisations = append(people, int64(s.Person)), append(organisations, int64(s.guest.organisation))
+			days, meals = append(days, s.day), append(meals, s.Meal)
+		}
+	}
+	if len(people) == 0 {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `
+		UPDATE meal.preorder o
+		   SET state = 'served'
+		 WHERE o.state = 'lapsed'
+		   AND o.id IN (
+		       SELECT max(l.id)
+		         FROM unnest($1::bigint[], $2::bigint[], $3::date[], $4::text[]) AS i (person_id, organisation_id, day, meal)
+		         JOIN meal.preorder l ON l.person_id = i.person_id AND l.organisation_id = i.organisation_id
+		                              AND l.day = i.day AND l.meal = i.meal
+		        WHERE l.state = 'lapsed'
+		          AND NOT EXISTS (SELECT FROM meal.preorder p
+		                           WHERE p.person_id = l.person_id AND p.day = l.day AND p.meal = l.meal AND p.dish = l.dish
+		                             AND p.state IN ('placed', 'served'))
+		        GROUP BY l.person_id, l.day, l.meal, l.dish)`, people, organisations, days, meals); err != nil {
+		return fmt.Errorf("note orders served late: %w", err)
+	}
+	return nil
+}
+
 // PlacedOrder is an order that a parent has placed.
 type PlacedOrder struct {
 	ID    OrderID

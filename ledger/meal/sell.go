@@ -67,7 +67,7 @@ func (c *Canteen) Sell(ctx context.Context, tx pgx.Tx, sales []Sale) ([]Verdict,
 	for _, stage := range []func(context.Context, pgx.Tx, []*sale) error{
 		// The order of locks is rations, preorders, wallets.
 		c.seat, c.ration, c.findOrders, c.lockWallets, c.heedParents, c.capOffline, c.serveOrders, c.post,
-		c.unserveOrders, c.unration, c.store, c.recall, c.keepWaiting,
+		c.unserveOrders, c.unration, c.store, c.serveLapsed, c.recall, c.keepWaiting,
 	} {
 		if err := stage(ctx, tx, all); err != nil {
 			return nil, err
