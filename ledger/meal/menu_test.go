@@ -293,6 +293,30 @@ func TestAnOrderThatLapsedBeforeItsSaleCameIsServed(t *testing.T) {
 	c.sound()
 }
 
+// What a parent reads of a child's orders costs the same after years of everybody's.
+func TestAChildsOrdersAreReadWithoutEverybodyElses(t *testing.T) {
+	t.Parallel()
+	c := newCanteen(t)
+	c.exec(`INSERT INTO meal.preorder (person_id, organisation_id, day, meal, price, state, ordered_by, ordered_at)
+	        SELECT CASE WHEN n % 1000 = 0 THEN $1::bigint ELSE $2::bigint END, $3::bigint, $4::date - n / 100, 'lunch', 100, 'cancelled', $5, now()
+	          FROM generate_series(1, 50000) n`, int64(c.payer), int64(c.full), int64(c.school), day(0), mother)
+	c.exec(`VACUUM ANALYZE meal.preorder`)
+	c.inTx(func(tx pgx.Tx) error {
+		pages := func() (n int) { // that this connection has touched; within a transaction it only grows
+			c.must(tx.QueryRow(t.Context(), `
+				SELECT pg_stat_get_xact_blocks_fetched('meal.preorder'::regclass) +
+				       (SELECT sum(pg_stat_get_xact_blocks_fetched(indexrelid)) FROM pg_index WHERE indrelid = 'meal.preorder'::regclass)`).Scan(&n))
+			return n
+		}
+		before := pages()
+		orders, err := meal.Orders(t.Context(), tx, c.payer, day(-100), day(0))
+		if n := pages() - before; len(orders) != 10 || n < 1 || n > 40 {
+			t.Errorf("%d orders are read from %d pages", len(orders), n)
+		}
+		return err
+	})
+}
+
 // An order whose meal the wallet cannot pay after all stays an order.
 func TestAnOrderSurvivesARefusedSale(t *testing.T) {
 	t.Parallel()

@@ -178,6 +178,7 @@ CREATE TABLE meal.preorder (
     ordered_at      timestamptz NOT NULL
 );
 CREATE UNIQUE INDEX preorder_placed ON meal.preorder (person_id, day, meal, dish) WHERE state IN ('placed', 'served');
+CREATE INDEX preorder_person ON meal.preorder (person_id, day);
 CREATE INDEX preorder_sheet ON meal.preorder (organisation_id, day);
 CREATE INDEX preorder_open ON meal.preorder (day) WHERE state = 'placed';
 GRANT SELECT, INSERT, UPDATE ON meal.preorder TO zvonok_app;
