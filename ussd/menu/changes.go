@@ -25,9 +25,10 @@ const (
 	followAnswer = 10 * time.Second
 	followDial   = 10 * time.Second
 	followAgain  = 200 * time.Millisecond // between attempts to connect
-	// A server on its way out may take a connection yet and drop it. It counts as gone if it refuses within this after
-	// it closed the connection by which changes were heard.
-	followEnd  = 5 * time.Second
+	// A server on its way out may take a connection yet and drop it, for long on a busy machine. It counts as gone if
+	// it refuses within this after it closed the connection by which changes were heard. Were it back in between, one
+	// of the attempts, which come every followSoon, would have found it.
+	followEnd  = 30 * time.Second
 	followSoon = 20 * time.Millisecond
 )
 
@@ -105,6 +106,7 @@ func (c *changes) run(ctx context.Context) {
 		case c.is(ended) && !pgconn.Timeout(err) && time.Since(over) < followEnd:
 			wait = followSoon
 		default:
+			c.log.Debug("ussd: changes of rights are not heard", "error", err)
 			c.become(lost)
 		}
 		again.Reset(wait)
