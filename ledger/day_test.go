@@ -406,9 +406,9 @@ func TestFoldingStartsOverInARestoredCluster(t *testing.T) {
 	b.sound()
 }
 
-// What comes late for a closed day holds the first open one, on which it is
-// booked, against its closing.
-func TestClosingADayWaitsForALatePosting(t *testing.T) {
+// A posting holds the day on which it is booked against its closing: its own, and
+// for what comes late for a closed day the first open one.
+func TestClosingADayWaitsForThePostingsOnIt(t *testing.T) {
 	t.Parallel()
 	b := newBooks(t, 2)
 	b.fund(100_00)
@@ -420,6 +420,10 @@ func TestClosingADayWaitsForALatePosting(t *testing.T) {
 	for _, entries := range [][]ledger.Entry{
 		{past(0, 5, "single")},
 		{past(0, 5, "batch-1"), past(1, 4, "batch-2")},
+		{past(0, 3, "last-1"), past(1, 3, "last-2")}, // of the last closed day, both
+		{past(0, 2, "open single")},
+		{past(0, 2, "open-1"), past(1, 2, "open-2")},
+		{past(0, 2, "both-1"), past(1, 4, "both-2")},
 	} {
 		b.postOne(past(0, 3, "of its day "+entries[0].ExternalID))
 		b.closeThrough(ago(3))
@@ -439,7 +443,7 @@ func TestClosingADayWaitsForALatePosting(t *testing.T) {
 			})
 		}
 		if err := closing(); err == nil || !strings.Contains(err.Error(), "lock timeout") {
-			t.Errorf("%s was closed under a late posting: %v", open.Format(time.DateOnly), err)
+			t.Errorf("%s was closed under %s: %v", open.Format(time.DateOnly), entries[0].ExternalID, err)
 		}
 		b.must(tx.Commit(t.Context()))
 		b.must(closing())

@@ -313,6 +313,23 @@ func (b *books) transfer(from, to int, id string, amount money.Amount) ledger.En
 	return e
 }
 
+// A sale made offline lowers a wallet's floor; money that comes in raises it again,
+// from another wallet too (I4).
+func TestATransferRaisesTheFloorThatASaleLowered(t *testing.T) {
+	t.Parallel()
+	b := newBooks(t, 2)
+	b.fund(100_00)
+	b.post(offline(b.buy(1, "served", 500_00)))
+	if got := b.balance(1).Posted; got != -400_00 {
+		t.Fatalf("the sale left %s", got)
+	}
+	b.post(b.topUp(0, "rich", 1000_00), b.transfer(0, 1, "gift", 450_00))
+	if floor := b.count(`SELECT floor FROM ledger.balance WHERE account_id = $1`, b.wallets[1]); floor != int(b.balance(1).DebtFloor) {
+		t.Errorf("the floor is %d with %s in the wallet", floor, b.balance(1).Posted)
+	}
+	b.sound()
+}
+
 func (b *books) reverse(id, ofSource, of string, amount money.Amount) ledger.Entry {
 	return ledger.Entry{
 		Event: b.event(), Kind: ledger.Reversal, Amount: amount, Source: b.prefix + "back", ExternalID: id, OccurredAt: today,

@@ -34,9 +34,9 @@ type sold struct {
 }
 
 // TakeBack takes sales back whole: the money returns to where it came from, a
-// subsidised meal may be served again, and Waiting finds those that were refused for it. It returns a verdict for each, in order:
-// CodeSold when it was taken back now, CodeDuplicate, CodeNoSale, CodeReversed,
-// CodeConflict or CodeCancelled. A sale booked earlier in the same transaction
+// subsidised meal may be served again, and Waiting finds those that were refused
+// for it. It returns a verdict for each, in order: CodeSold when it was taken back
+// now, CodeDuplicate, CodeNoSale, CodeReversed, CodeConflict or CodeCancelled. A sale booked earlier in the same transaction
 // can be taken back. An error means that the transaction is lost.
 func (c *Canteen) TakeBack(ctx context.Context, tx pgx.Tx, returns []Return) ([]Verdict, error) {
 	if len(returns) == 0 {
