@@ -277,9 +277,6 @@ func (r *refundAskCommand) Run(ctx context.Context, c *console) error {
 		if ask.Amount, err = roubles("sum", r.Sum); err != nil {
 			return err
 		}
-		if ask.Amount <= 0 {
-			return usageError{errors.New("--sum: must be above zero")}
-		}
 	}
 	return c.withBook(ctx, func(ctx context.Context, tx pgx.Tx, _ *ledger.Book) error {
 		id, err := topup.AskRefund(ctx, tx, ask, time.Now())

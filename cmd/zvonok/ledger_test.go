@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,6 +25,7 @@ import (
 	"zvonok/ledger/money"
 	"zvonok/ledger/pg"
 	"zvonok/ledger/pg/pgtest"
+	"zvonok/ledger/topup"
 )
 
 // office is an accountant at the command line.
@@ -417,6 +421,170 @@ func TestABankIsAddedWithItsNumbersZoneAndColumns(t *testing.T) {
 	if want := time.Date(2026, 11, 21, 3, 30, 0, 0, time.UTC); !at.Equal(want) {
 		t.Errorf("the bank took it at %s, want %s", at, want)
 	}
+}
+
+// A bank moves, changes its password and leaves; its gateway follows, what went wrong
+// changes nothing, and the money of its last day is settled all the same.
+func TestABankIsChangedDisabledAndEnabledByCommands(t *testing.T) {
+	t.Parallel()
+	o := newOffice(t)
+	var code, account, inn string
+	o.read(`SELECT y.payment_code, a.number, y.inn
+	          FROM ledger.account a
+	          JOIN ledger.person p ON p.id = a.person_id
+	          JOIN ledger.organisation g ON g.id = p.organisation_id
+	          JOIN ledger.payee y ON y.code = g.payee_code
+	         ORDER BY a.id LIMIT 1`, &code, &account, &inn)
+	write := func(text string) string {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	o.does("partner", "add", "--name", "mkb", "--dialect", "osmp", "--payees", code, "--allow", "192.0.2.0/24",
+		"--user", "kiosk", "--password-file", write("old password\n"))
+
+	jobs, err := insertClient(o.pool)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endpoints := topup.NewEndpoints(topup.Config{
+		Pool: o.pool, Book: ledger.NewBook(jobs), Log: slog.New(slog.DiscardHandler), Now: time.Now,
+	})
+	server := httptest.NewServer(endpoints.Handler())
+	t.Cleanup(func() {
+		server.Close()
+		endpoints.Close()
+	})
+	// check asks as the bank does: the status, and the result that it is told.
+	check := func(password, sum string) string {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet,
+			server.URL+"/pay/osmp/mkb?command=check&txn_id=1&account="+account+"&sum="+sum, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.SetBasicAuth("kiosk", password)
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		var answer struct {
+			Result string `xml:"result"`
+		}
+		if response.StatusCode == http.StatusOK {
+			if err := xml.NewDecoder(response.Body).Decode(&answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return strings.TrimSpace(fmt.Sprint(response.StatusCode, " ", answer.Result))
+	}
+	becomes := func(want, password, sum string) {
+		t.Helper()
+		eventually(t, "the answer "+want, func() bool { return check(password, sum) == want })
+	}
+	const refused = "403"
+	if got := check("old password", "100.00"); got != refused {
+		t.Errorf("from an address that is not the bank's: %s", got)
+	}
+	o.does("partner", "set", "mkb", "--allow", "127.0.0.0/8,::1/128", "--by", "Olga")
+	becomes("200 0", "old password", "100.00")
+	o.does("partner", "set", "mkb", "--password-file", write("new password\n"), "--min", "50", "--may-cancel", "--by", "Olga")
+	becomes("200 0", "new password", "100.00")
+	becomes("200 241", "new password", "49.00")
+	if got := check("old password", "100.00"); got != refused {
+		t.Errorf("the old password: %s", got)
+	}
+	if out := o.does("partner", "set", "mkb", "--min", "50"); !strings.Contains(out, "is so already") {
+		t.Errorf("the same again: %s", out)
+	}
+
+	// One wrong flag, and none of them is taken.
+	before, logged := o.does("partner", "list", "--json"), o.does("partner", "log", "mkb", "--json")
+	for _, wrong := range [][]string{
+		{"--allow", "127.0.0.1/8"},
+		{"--min", "5"},
+		{"--max", "20000"},
+		{"--show", "all"},
+		{"--payees", "999"},
+		{"--time-zone", "Moon/Base"},
+		{"--codes", "lost=2"},
+		{"--password-file", write("short")},
+		{"--secret-file", write("\n")},
+		{"--layout-file", write("null")},
+	} {
+		o.fails("", append([]string{"partner", "set", "mkb", "--no-may-cancel"}, wrong...)...)
+	}
+	for _, wrong := range [][]string{
+		{},
+		{"--no-may-cancel", "--user", ""},
+		{"--no-may-cancel", "--allow", ""},
+		{"--no-may-cancel", "--payees", ""},
+		{"--no-may-cancel", "--codes", ""},
+		{"--no-may-cancel", "--show", ""},
+		{"--no-may-cancel", "--password-file", ""},
+		{"--no-may-cancel", "--max", "0"},
+		{"--no-may-cancel", "--without", "password"},
+		{"--no-may-cancel", "--user", "x", "--without", "user"},
+		{"--no-may-cancel", "--name", "other"},
+		{"--no-may-cancel", "--dialect", "sber"},
+	} {
+		if out, _, code := zvonok(t, o.url, append([]string{"partner", "set", "mkb"}, wrong...)...); code == exitDone {
+			t.Errorf("%q was taken: %s", wrong, out)
+		}
+	}
+	o.fails(`there is none named "mbk"`, "partner", "set", "mbk", "--min", "60")
+	o.fails(`there is none named "mbk"`, "partner", "disable", "mbk")
+	if after := o.does("partner", "list", "--json") + o.does("partner", "log", "mkb", "--json"); after != before+logged {
+		t.Errorf("something was changed:\n%s\n%s", before+logged, after)
+	}
+
+	o.does("partner", "disable", "mkb", "--by", "Olga")
+	becomes(refused, "new password", "100.00")
+	o.fails("disabled already", "partner", "disable", "mkb")
+	if out := o.does("partner", "list"); !strings.Contains(out, "disabled") {
+		t.Errorf("the list is\n%s", out)
+	}
+	day := time.Now().In(ledger.NewBook(nil).Zone).AddDate(0, 0, -1)
+	o.does("ledger", "reconcile", "--partner", "mkb", write(fmt.Sprintf("H;mkb;%s;%s;1\nP;11;%s;%s;500.00;0.00;t1\nT;1;500.00\n",
+		inn, day.Format(time.DateOnly), day.Format(time.RFC3339), account)))
+	if out := o.does("ledger", "statement", account); !strings.Contains(out, "account "+account+": 500.00") {
+		t.Errorf("the statement is\n%s", out)
+	}
+	o.does("partner", "enable", "mkb")
+	becomes("200 0", "new password", "100.00")
+	o.does("partner", "set", "mkb", "--without", "user")
+	becomes("200 0", "no password", "100.00")
+
+	// Who did it, and never what to.
+	var log []struct {
+		Action   string
+		Settings []string
+		By       string
+	}
+	text := o.does("partner", "log", "mkb", "--json")
+	if err := json.Unmarshal([]byte(text), &log); err != nil {
+		t.Fatal(err)
+	}
+	var acts []string
+	for _, entry := range log {
+		acts = append(acts, entry.Action+" "+strings.Join(entry.Settings, ","))
+	}
+	slices.Reverse(acts)
+	want := []string{"changed allow", "changed password,min,may-cancel", "disabled ", "enabled ", "changed user,password"}
+	if !slices.Equal(acts, want) || !strings.HasPrefix(log[len(log)-1].By, "Olga (os:") || !strings.HasPrefix(log[0].By, "os:") {
+		t.Errorf("the log is %s", text)
+	}
+	if strings.Contains(text, "new password") || strings.Contains(o.does("partner", "list", "--json"), "new password") {
+		t.Error("a password is shown")
+	}
+	if out := o.does("partner", "log", "mkb"); !strings.Contains(out, "password,min,may-cancel") {
+		t.Errorf("the log is\n%s", out)
+	}
+	o.does("ledger", "verify")
 }
 
 // A child that changes school by the registry has the money it had ordered meals

@@ -7,9 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"time"
 
@@ -19,8 +19,12 @@ import (
 )
 
 type partnerCommands struct {
-	Add  partnerAddCommand  `cmd:"" help:"Let a bank or a network of terminals take top-ups."`
-	List partnerListCommand `cmd:"" help:"List the partners."`
+	Add     partnerAddCommand     `cmd:"" help:"Let a bank or a network of terminals take top-ups."`
+	Set     partnerSetCommand     `cmd:"" help:"Change settings of a partner, all that are named or, when one cannot be, none; what is not named stays. Running gateways follow within two seconds."`
+	Disable partnerDisableCommand `cmd:"" help:"Refuse a partner's requests, as those of an unknown one, within two seconds. Its registries are reconciled and its refunds go on."`
+	Enable  partnerEnableCommand  `cmd:"" help:"Answer a disabled partner's requests again, within two seconds."`
+	List    partnerListCommand    `cmd:"" help:"List the partners."`
+	Log     partnerLogCommand     `cmd:"" help:"The last 200 changes of a partner, the newest first: which settings, when and by whom."`
 }
 
 type partnerAddCommand struct {
@@ -51,7 +55,24 @@ func roubles(flag, text string) (money.Amount, error) {
 	if err != nil {
 		return 0, usageError{fmt.Errorf("--%s: %w", flag, err)}
 	}
+	if amount <= 0 { // zero would be taken for what holds without the flag
+		return 0, usageError{fmt.Errorf("--%s: must be above zero", flag)}
+	}
 	return amount, nil
+}
+
+// secretOf reads a password or a secret. An empty file is an error: without
+// either, requests would be trusted for their address alone.
+func secretOf(file string) (string, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	secret := strings.TrimRight(string(data), "\r\n")
+	if secret == "" {
+		return "", fmt.Errorf("%s is empty", file)
+	}
+	return secret, nil
 }
 
 func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
@@ -59,14 +80,10 @@ func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
 		Name: p.Name, Dialect: topup.Dialect(p.Dialect), PaymentCodes: p.Payees, Login: p.User, Show: topup.Show(p.Show),
 		MayCancel: p.MayCancel, Codes: p.Codes, TimeZone: p.TimeZone,
 	}
-	for _, network := range p.Allow {
-		prefix, err := netip.ParsePrefix(network)
-		if err != nil {
-			return usageError{fmt.Errorf("--allow: %q is not a network such as 192.0.2.0/24", network)}
-		}
-		partner.Allow = append(partner.Allow, prefix)
-	}
 	var err error
+	if partner.Allow, err = networks("--allow", p.Allow); err != nil {
+		return usageError{err}
+	}
 	if partner.Min, err = roubles("min", p.Min); err != nil {
 		return err
 	}
@@ -77,11 +94,9 @@ func (p *partnerAddCommand) Run(ctx context.Context, c *console) error {
 		if file == "" {
 			continue
 		}
-		data, err := os.ReadFile(file)
-		if err != nil {
+		if *value, err = secretOf(file); err != nil {
 			return err
 		}
-		*value = strings.TrimRight(string(data), "\r\n")
 	}
 	if p.LayoutFile != "" {
 		if partner.Layout, err = readLayout(p.LayoutFile); err != nil {
@@ -120,6 +135,187 @@ func readLayout(path string) (*topup.Layout, error) {
 	return &layout, nil
 }
 
+type partnerSetCommand struct {
+	Partner      string   `arg:"" name:"name" help:"Whose settings they are (zvonok partner list)."`
+	Payees       []string `help:"Payment codes of the payees it takes money for, as in 916,917, instead of those it has; a registry that names another payee is not taken."`
+	Allow        []string `help:"Networks it calls from, as in 192.0.2.0/24, instead of those it has."`
+	User         *string  `help:"Its name in Basic authentication; its password stays when none is given." placeholder:"NAME"`
+	PasswordFile string   `type:"existingfile" help:"File with its password; the one before is refused." placeholder:"FILE"`
+	SecretFile   string   `type:"existingfile" help:"File with the secret of its signatures (Sberbank's protocol 2)." placeholder:"FILE"`
+	Show         *string  `help:"How much of the child's name its screens show: masked, short, full." placeholder:"HOW"`
+	Min          *string  `help:"Least payment, roubles." placeholder:"ROUBLES"`
+	Max          *string  `help:"Greatest payment, roubles." placeholder:"ROUBLES"`
+	MayCancel    *bool    `negatable:"" help:"It may take payments back while the money is there, or may no longer."`
+	LayoutFile   string   `type:"existingfile" help:"Its registries' columns, as JSON (see the README)." placeholder:"FILE"`
+	TimeZone     *string  `help:"The zone of the times it sends." placeholder:"ZONE"`
+	Without      []string `enum:"user,secret,codes,layout" help:"What it has no longer, of ${enum}: Basic authentication, signatures, its own numbers of answers (its dialect's hold), its registries' columns (our own format holds)."`
+	By           string   `help:"Who changes it; it is kept. Default: the user of the system." placeholder:"NAME"`
+	JSON         bool     `name:"json" help:"Print JSON."`
+
+	Codes map[topup.Outcome]int `mapsep:"," placeholder:"OUTCOME=NUMBER,..." help:"Where its numbers of answers differ from its dialect's, as in not_found=2,too_small=3, instead of those it has."`
+}
+
+func (p *partnerSetCommand) Run(ctx context.Context, c *console) error {
+	change, err := p.change()
+	if err != nil {
+		return err
+	}
+	by, err := whoOr(p.By, "")
+	if err != nil {
+		return err
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		partner, changed, err := topup.ChangePartner(ctx, d.pool, p.Partner, change, by, time.Now())
+		if err != nil {
+			return err
+		}
+		if p.JSON {
+			return printJSON(c.out, partner)
+		}
+		if len(changed) == 0 {
+			_, err = fmt.Fprintf(c.out, "partner %s is so already\n", partner.Name)
+		} else {
+			_, err = fmt.Fprintf(c.out, "partner %s: changed %s\n", partner.Name, strings.Join(changed, ", "))
+		}
+		return err
+	})
+}
+
+// change reads the flags.
+func (p *partnerSetCommand) change() (change topup.PartnerChange, err error) {
+	change = topup.PartnerChange{
+		PaymentCodes: p.Payees, Login: p.User, Show: (*topup.Show)(p.Show), Codes: p.Codes, MayCancel: p.MayCancel, TimeZone: p.TimeZone,
+	}
+	// A variable of a script that is not set must neither open a door nor reset anything.
+	for flag, empty := range map[string]bool{
+		"user": p.User != nil && *p.User == "", "show": p.Show != nil && *p.Show == "", "time-zone": p.TimeZone != nil && *p.TimeZone == "",
+		"payees": p.Payees != nil && len(p.Payees) == 0, "allow": p.Allow != nil && len(p.Allow) == 0, "codes": p.Codes != nil && len(p.Codes) == 0,
+	} {
+		if empty {
+			return change, usageError{fmt.Errorf("--%s: is empty", flag)}
+		}
+	}
+	if change.Allow, err = networks("--allow", p.Allow); err != nil {
+		return change, usageError{err}
+	}
+	for _, sum := range []struct {
+		flag string
+		text *string
+		into **money.Amount
+	}{{"min", p.Min, &change.Min}, {"max", p.Max, &change.Max}} {
+		if sum.text == nil {
+			continue
+		}
+		amount, err := roubles(sum.flag, *sum.text)
+		if err != nil {
+			return change, err
+		}
+		*sum.into = &amount
+	}
+	for _, secret := range []struct {
+		file string
+		into **string
+	}{{p.PasswordFile, &change.Password}, {p.SecretFile, &change.Secret}} {
+		if secret.file == "" {
+			continue
+		}
+		text, err := secretOf(secret.file)
+		if err != nil {
+			return change, err
+		}
+		*secret.into = &text
+	}
+	if p.LayoutFile != "" {
+		if change.Layout, err = readLayout(p.LayoutFile); err != nil {
+			return change, fmt.Errorf("--layout-file: %w", err)
+		}
+	}
+	for _, what := range p.Without {
+		given := false
+		switch what {
+		case "user":
+			given, change.Login = p.User != nil || p.PasswordFile != "", new(string)
+		case "secret":
+			given, change.Secret = p.SecretFile != "", new(string)
+		case "codes":
+			given, change.Codes = p.Codes != nil, map[topup.Outcome]int{}
+		case "layout":
+			given, change.OwnFormat = p.LayoutFile != "", true
+		}
+		if given {
+			return change, usageError{fmt.Errorf("--without %s: it is given as well", what)}
+		}
+	}
+	if reflect.ValueOf(change).IsZero() {
+		return change, usageError{errors.New("say what to change")}
+	}
+	return change, nil
+}
+
+type partnerDisableCommand struct {
+	Partner string `arg:"" name:"name" help:"Whose requests are refused (zvonok partner list)."`
+	By      string `help:"Who does it; it is kept. Default: the user of the system." placeholder:"NAME"`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (p *partnerDisableCommand) Run(ctx context.Context, c *console) error {
+	return disablePartner(ctx, c, p.Partner, true, p.By, p.JSON)
+}
+
+type partnerEnableCommand struct {
+	Partner string `arg:"" name:"name" help:"Whose requests are answered again (zvonok partner list)."`
+	By      string `help:"Who does it; it is kept. Default: the user of the system." placeholder:"NAME"`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (p *partnerEnableCommand) Run(ctx context.Context, c *console) error {
+	return disablePartner(ctx, c, p.Partner, false, p.By, p.JSON)
+}
+
+func disablePartner(ctx context.Context, c *console, name string, disabled bool, by string, asJSON bool) error {
+	who, err := whoOr(by, "")
+	if err != nil {
+		return err
+	}
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		partner, err := topup.DisablePartner(ctx, d.pool, name, disabled, who, time.Now())
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(c.out, partner)
+		}
+		_, err = fmt.Fprintf(c.out, "partner %s is %s\n", partner.Name, partnerState(partner))
+		return err
+	})
+}
+
+func partnerState(p topup.Partner) string {
+	return map[bool]string{true: "disabled", false: "enabled"}[p.Disabled]
+}
+
+type partnerLogCommand struct {
+	Partner string `arg:"" name:"name" help:"Whose changes they are (zvonok partner list)."`
+	JSON    bool   `name:"json" help:"Print JSON."`
+}
+
+func (p *partnerLogCommand) Run(ctx context.Context, c *console) error {
+	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
+		changes, err := topup.ChangesOfPartner(ctx, d.pool, p.Partner)
+		if err != nil {
+			return err
+		}
+		if p.JSON {
+			return printJSON(c.out, changes)
+		}
+		rows := make([][]any, len(changes))
+		for i, done := range changes {
+			rows[i] = []any{done.At.Local().Format(moment), done.Action, strings.Join(done.Settings, ","), done.By}
+		}
+		return table(c.out, []any{"AT", "WAS", "SETTINGS", "BY"}, rows)
+	})
+}
+
 type partnerListCommand struct {
 	JSON bool `name:"json" help:"Print JSON."`
 }
@@ -137,9 +333,10 @@ func (p *partnerListCommand) Run(ctx context.Context, c *console) error {
 		for _, partner := range partners {
 			rows = append(rows, []any{
 				partner.Name, partner.Dialect, strings.Join(partner.PaymentCodes, ","), partner.Show, partner.Min, partner.Max,
+				partnerState(partner),
 			})
 		}
-		return table(c.out, []any{"NAME", "DIALECT", "PAYEES", "SHOWS", "MIN", "MAX"}, rows)
+		return table(c.out, []any{"NAME", "DIALECT", "PAYEES", "SHOWS", "MIN", "MAX", "STATE"}, rows)
 	})
 }
 

@@ -1,6 +1,7 @@
 package topup_test
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -407,6 +408,9 @@ func TestWhoMayNotAskIsTold403AndNothingElse(t *testing.T) {
 	c.partner(topup.NewPartner{Name: "far", Dialect: topup.OSMP, Allow: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
 	c.partner(topup.NewPartner{Name: "basic", Dialect: topup.OSMP, Login: "kiosk", Password: "correct horse"})
 	c.partner(topup.NewPartner{Name: "signed", Dialect: topup.Sber, Secret: "a long secret"})
+	c.partner(topup.NewPartner{Name: "ended", Dialect: topup.OSMP})
+	_, err := topup.DisablePartner(t.Context(), c.pool, "ended", true, "olga", c.clock.now())
+	c.must(err)
 	const check = "?command=check&txn_id=1&account=00207316&sum=10.00"
 	const hash = "&hash=" // of the other parameters in the order of their names
 	for _, test := range []struct {
@@ -417,6 +421,7 @@ func TestWhoMayNotAskIsTold403AndNothingElse(t *testing.T) {
 		{"an unknown bank", "/pay/osmp/nobody" + check, "", "", "", 403, "partner"},
 		{"no bank", "/pay/osmp/" + check, "", "", "", 403, "partner"},
 		{"a bank in the other dialect", "/pay/sber/mkb" + check, "", "", "", 403, "partner"},
+		{"a disabled bank", "/pay/osmp/ended" + check, "", "", "", 403, "partner"},
 		{"a bank from elsewhere", "/pay/osmp/far" + check, "", "", "", 403, "address"},
 		{"a bank that says it is from there", "/pay/osmp/far" + check, "", "", "192.0.2.1", 403, "address"},
 		{"no password", "/pay/osmp/basic" + check, "", "", "", 403, "credentials"},
@@ -763,5 +768,56 @@ func TestAPartnerThatCannotBeIsRefused(t *testing.T) {
 	c.must(err)
 	if len(list) != 3 || list[1].Name != "new" || list[1].Show != topup.Masked || list[1].Max != topup.DefaultMax {
 		t.Errorf("partners: %+v", list)
+	}
+}
+
+// A change is all of it or nothing, and what may not be added may not be changed to.
+func TestAChangeOfAPartnerIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	c := newCity(t)
+	c.partner(topup.NewPartner{Name: "mkb", Dialect: topup.OSMP, Login: "kiosk", Password: "correct horse"})
+	c.partner(topup.NewPartner{Name: "open", Dialect: topup.OSMP})
+	state := func() (s string) {
+		t.Helper()
+		c.must(c.pool.QueryRow(t.Context(), `
+			SELECT string_agg(p::text, ' ' ORDER BY p.id) || (SELECT count(*) FROM topup.partner_log) FROM topup.partner p`).Scan(&s))
+		return s
+	}
+	before, good := state(), 100*money.Rouble
+	text := func(s string) *string { return &s }
+	for name, test := range map[string]struct {
+		partner string
+		change  topup.PartnerChange
+	}{
+		"a bank that there is not":    {"mbk", topup.PartnerChange{}},
+		"an unknown payee":            {"mkb", topup.PartnerChange{PaymentCodes: []string{"999"}}},
+		"no payee":                    {"mkb", topup.PartnerChange{PaymentCodes: []string{}}},
+		"no network":                  {"mkb", topup.PartnerChange{Allow: []netip.Prefix{}}},
+		"an untidy network":           {"mkb", topup.PartnerChange{Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")}}},
+		"a short password":            {"mkb", topup.PartnerChange{Password: text("short")}},
+		"a user without a password":   {"open", topup.PartnerChange{Login: text("kiosk")}},
+		"a password without a user":   {"open", topup.PartnerChange{Password: text("correct horse")}},
+		"a short secret":              {"mkb", topup.PartnerChange{Secret: text("short")}},
+		"an unknown way to show":      {"mkb", topup.PartnerChange{Show: (*topup.Show)(text("all"))}},
+		"a least above the greatest":  {"mkb", topup.PartnerChange{Min: new(200 * money.Rouble)}},
+		"a number for no outcome":     {"mkb", topup.PartnerChange{Codes: map[topup.Outcome]int{"x": 1}}},
+		"a layout without columns":    {"mkb", topup.PartnerChange{Layout: &topup.Layout{Time: "2006"}}},
+		"a time zone that is not one": {"mkb", topup.PartnerChange{TimeZone: text("Moon/Base")}},
+	} {
+		test.change.Max = &good
+		_, _, err := topup.ChangePartner(t.Context(), c.pool, test.partner, test.change, "olga", c.clock.now())
+		if !errors.Is(err, topup.ErrPartner) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, err := topup.ChangePartner(t.Context(), c.pool, "mkb", topup.PartnerChange{Max: &good}, "", c.clock.now()); err == nil {
+		t.Error("a change by nobody was taken")
+	}
+	if after := state(); after != before {
+		t.Errorf("something was changed:\n%s\n%s", before, after)
+	}
+	p, changed, err := topup.ChangePartner(t.Context(), c.pool, "mkb", topup.PartnerChange{Max: &good, Min: new(10 * money.Rouble)}, "olga", c.clock.now())
+	if err != nil || !slices.Equal(changed, []string{"max"}) || p.Max != good || p.Login != "kiosk" {
+		t.Errorf("changed %v of %+v: %v", changed, p, err)
 	}
 }

@@ -91,7 +91,7 @@ func (e *Endpoints) serve(w http.ResponseWriter, r *http.Request, dialect Dialec
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	if p == nil || p.Dialect != dialect {
+	if p == nil || p.Dialect != dialect || p.Disabled {
 		e.forbid(w, r, p, refusedPartner)
 		return
 	}

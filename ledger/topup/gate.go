@@ -65,14 +65,15 @@ type reading struct {
 }
 
 // get returns the partner of a name, or nil when there is none. An error means
-// that this is not known now. A known partner waits for no one else's reading;
-// all who ask for names that do not exist wait for the same one.
+// that this is not known now. A known partner waits for no one else's reading,
+// unless what is known of it is older than a reading can make it: it may have been
+// disabled since. All who ask for names that do not exist wait for the same one.
 func (d *directory) get(ctx context.Context, name string) (*Partner, error) {
 	d.mu.Lock()
 	p, known := d.partners[name]
 	age := d.now().Sub(d.loadedAt)
 	fresh := d.partners != nil && age >= 0 && (known && age < partnersFresh || !known && age < partnersMissed)
-	if fresh || known && d.reading != nil {
+	if fresh || known && d.reading != nil && age < partnersFresh+partnersTimeout {
 		d.mu.Unlock()
 		return p, nil
 	}

@@ -85,7 +85,9 @@ type Partner struct {
 	// TimeZone is that of the times it sends.
 	TimeZone string      `json:"time_zone"`
 	Limits   CheckLimits `json:"check_limits"`
-	AddedAt  time.Time   `json:"added_at"`
+	// Disabled tells that its requests are refused. Its registries are taken still.
+	Disabled bool      `json:"disabled"`
+	AddedAt  time.Time `json:"added_at"`
 
 	salt, hash        []byte
 	secret            string
@@ -144,40 +146,17 @@ func refuse(format string, args ...any) error {
 // AddPartner adds a partner and opens its clearing account. It works at once in
 // all processes, within two seconds. A setting that cannot be is an ErrPartner.
 func AddPartner(ctx context.Context, q pg.Querier, n NewPartner, now time.Time) (Partner, error) {
-	if err := n.complete(); err != nil {
+	p, err := n.partner(ctx, q, nil)
+	if errors.Is(err, ErrPartner) {
 		return Partner{}, err
 	}
-	unknown, err := unknownPaymentCodes(ctx, q, n.PaymentCodes)
 	if err != nil {
 		return Partner{}, fmt.Errorf("add a partner: %w", err)
 	}
-	if len(unknown) > 0 {
-		return Partner{}, refuse("no payee has the payment code %q; import payees.csv first", unknown[0])
-	}
-	p := Partner{
-		Name: n.Name, Dialect: n.Dialect, PaymentCodes: n.PaymentCodes, Allow: n.Allow, Login: n.Login, Show: n.Show,
-		Min: n.Min, Max: n.Max, Codes: n.Codes, Layout: n.Layout, MayCancel: n.MayCancel, Signed: n.Secret != "",
-		TimeZone: n.TimeZone, Limits: n.Limits, AddedAt: now, secret: n.Secret,
-	}
-	if err := p.prepare(); err != nil {
-		return Partner{}, refuse("%s", err)
-	}
-	if n.Password != "" {
-		p.salt = make([]byte, saltBytes)
-		rand.Read(p.salt) // never fails
-		if p.hash, err = hashPassword(n.Password, p.salt); err != nil {
-			return Partner{}, fmt.Errorf("add a partner: %w", err)
-		}
-	}
-	codes, err := json.Marshal(p.Codes)
+	p.AddedAt = now
+	codes, layout, err := p.written()
 	if err != nil {
 		return Partner{}, fmt.Errorf("add a partner: %w", err)
-	}
-	var layout []byte
-	if p.Layout != nil {
-		if layout, err = json.Marshal(p.Layout); err != nil {
-			return Partner{}, fmt.Errorf("add a partner: %w", err)
-		}
 	}
 	accounts, err := ledger.SystemAccounts(ctx, q,
 		ledger.SystemAccount{Kind: ledger.Bank, Owner: p.Name}, ledger.SystemAccount{Kind: ledger.Settled, Owner: p.Name})
@@ -206,8 +185,54 @@ func AddPartner(ctx context.Context, q pg.Querier, n NewPartner, now time.Time) 
 
 var partnerName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
 
-// complete fills the defaults in and refuses what cannot be.
-func (n *NewPartner) complete() error {
+// partner makes a partner of what was asked, with an ErrPartner for what cannot
+// be. had is the one whose settings these are to be; nil when it is new.
+func (n NewPartner) partner(ctx context.Context, q pg.Querier, had *Partner) (Partner, error) {
+	p := Partner{}
+	if had != nil {
+		p = *had
+	}
+	if n.Login == "" {
+		p.salt, p.hash = nil, nil
+	}
+	if err := n.complete(p.hash != nil); err != nil {
+		return Partner{}, err
+	}
+	unknown, err := unknownPaymentCodes(ctx, q, n.PaymentCodes)
+	if err != nil {
+		return Partner{}, err
+	}
+	if len(unknown) > 0 {
+		return Partner{}, refuse("no payee has the payment code %q; import payees.csv first", unknown[0])
+	}
+	p.Name, p.Dialect, p.PaymentCodes, p.Allow, p.Login, p.Show = n.Name, n.Dialect, n.PaymentCodes, n.Allow, n.Login, n.Show
+	p.Min, p.Max, p.Codes, p.Layout, p.MayCancel, p.TimeZone = n.Min, n.Max, n.Codes, n.Layout, n.MayCancel, n.TimeZone
+	p.Limits, p.Signed, p.secret = n.Limits, n.Secret != "", n.Secret
+	if err := p.prepare(); err != nil {
+		return Partner{}, refuse("%s", err)
+	}
+	if n.Password != "" {
+		p.salt = make([]byte, saltBytes)
+		rand.Read(p.salt) // never fails
+		if p.hash, err = hashPassword(n.Password, p.salt); err != nil {
+			return Partner{}, err
+		}
+	}
+	return p, nil
+}
+
+// written returns the numbers of its answers and the layout as they are stored.
+func (p *Partner) written() (codes, layout []byte, err error) {
+	if codes, err = json.Marshal(p.Codes); err != nil || p.Layout == nil {
+		return codes, nil, err
+	}
+	layout, err = json.Marshal(p.Layout)
+	return codes, layout, err
+}
+
+// complete fills the defaults in and refuses what cannot be. A partner that has
+// a password keeps it when no other is given.
+func (n *NewPartner) complete(hasPassword bool) error {
 	setDefault(&n.Show, Masked)
 	setDefault(&n.Min, DefaultMin)
 	setDefault(&n.Max, DefaultMax)
@@ -230,7 +255,7 @@ func (n *NewPartner) complete() error {
 		return refuse("it needs the network it calls from")
 	case slices.ContainsFunc(n.Allow, untidy):
 		return refuse("a network is written like 192.0.2.0/24, with no bits beyond its length")
-	case (n.Login == "") != (n.Password == ""):
+	case (n.Login == "") != (n.Password == "" && !hasPassword):
 		return refuse("a user and a password go together")
 	case n.Password != "" && len(n.Password) < minPassword:
 		return refuse("the password has fewer than %d bytes", minPassword)
@@ -290,7 +315,7 @@ func ListPartners(ctx context.Context, q pg.Querier) ([]Partner, error) {
 	rows, err := q.Query(ctx, `
 		SELECT id, name, dialect, payment_codes, allow, login, password_salt, password_hash, secret, show,
 		       min_amount, max_amount, codes, layout, may_cancel, time_zone, max_checks, max_wrong,
-		       max_range_wrong, max_range_numbers, clearing_id, settled_id, added_at
+		       max_range_wrong, max_range_numbers, clearing_id, settled_id, disabled, added_at
 		  FROM topup.partner
 		 ORDER BY name`)
 	if err != nil {
@@ -300,7 +325,8 @@ func ListPartners(ctx context.Context, q pg.Querier) ([]Partner, error) {
 		var codes, layout []byte
 		if err := row.Scan(&p.ID, &p.Name, &p.Dialect, &p.PaymentCodes, &p.Allow, &p.Login, &p.salt, &p.hash, &p.secret,
 			&p.Show, &p.Min, &p.Max, &codes, &layout, &p.MayCancel, &p.TimeZone, &p.Limits.Checks, &p.Limits.Wrong,
-			&p.Limits.RangeWrong, &p.Limits.RangeNumbers, &p.clearing, &p.settled, &p.AddedAt); err != nil {
+			&p.Limits.RangeWrong, &p.Limits.RangeNumbers, &p.clearing, &p.settled,
+			&p.Disabled, &p.AddedAt); err != nil {
 			return p, err
 		}
 		p.Signed = p.secret != ""

@@ -43,6 +43,8 @@ CREATE TABLE topup.partner (
     -- Its clearing account and what it has settled, in ledger.account.
     clearing_id       bigint NOT NULL,
     settled_id        bigint NOT NULL,
+    -- Its requests are refused; what it took before is still reconciled and settled.
+    disabled          boolean NOT NULL DEFAULT false,
     added_at          timestamptz NOT NULL,
     CHECK (min_amount BETWEEN 1000 AND max_amount),
     CHECK (max_amount <= 1500000),
@@ -50,6 +52,26 @@ CREATE TABLE topup.partner (
     CHECK ((password_salt IS NULL) = (password_hash IS NULL))
 );
 GRANT SELECT, INSERT ON topup.partner TO zvonok_app;
+GRANT UPDATE (payment_codes, allow, login, password_salt, password_hash, secret, show, min_amount, max_amount, codes, layout,
+              may_cancel, time_zone, disabled) ON topup.partner TO zvonok_app;
+
+-- What was changed of partners, when and by whom: the names of the settings, and
+-- never what they were set to, since secrets are among them.
+CREATE TABLE topup.partner_log (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    partner_id bigint NOT NULL REFERENCES topup.partner (id),
+    at         timestamptz NOT NULL,
+    action     text NOT NULL CHECK (action IN ('changed', 'disabled', 'enabled')),
+    settings   text[] NOT NULL,
+    actor      text NOT NULL CHECK (actor <> '' AND length(actor) <= 128),
+    CHECK ((action = 'changed') = (cardinality(settings) > 0))
+);
+CREATE INDEX partner_log_partner ON topup.partner_log (partner_id, id);
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON topup.partner_log
+    FOR EACH ROW EXECUTE FUNCTION ledger.forbid_change();
+CREATE TRIGGER append_only_truncate BEFORE TRUNCATE ON topup.partner_log
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.forbid_change();
+GRANT SELECT, INSERT ON topup.partner_log TO zvonok_app;
 
 -- A payment, written in the transaction that books it. The key is the
 -- partner's id alone: with the account in it, a resend to another account would
