@@ -42,9 +42,11 @@ CREATE TABLE ledger.account (
 -- online hot meal may take it (D11); floor follows it and is lowered further
 -- by forced debits alone, so that the CHECK stays on while a sale made offline
 -- is never refused. closed stops top-ups and purchases. ver counts the
--- movements. low_mark is the highest lower
--- threshold and high_mark the lowest upper one: outside of them no threshold
--- can have been crossed. The free space keeps updates on their page.
+-- movements. low_mark is the highest lower threshold and high_mark the lowest
+-- upper one: outside of them no threshold can have been crossed.
+-- The free space keeps updates on their page. Nearly each visit clears the page of
+-- the old version that the one before has left, and looks at all its wallets for
+-- that: with thirty to a page a batch takes a sixth less than with sixty.
 CREATE TABLE ledger.balance (
     account_id   bigint PRIMARY KEY,
     posted       bigint NOT NULL DEFAULT 0,
@@ -56,7 +58,7 @@ CREATE TABLE ledger.balance (
     ver          integer NOT NULL DEFAULT 0,
     closed       boolean NOT NULL DEFAULT false,
     CONSTRAINT balance_floor CHECK (posted >= floor AND floor <= policy_floor AND held >= 0)
-) WITH (fillfactor = 70);
+) WITH (fillfactor = 35);
 
 -- Each change of a wallet's policy floor, so that the verification can tell a
 -- floor lowered by policy from one lowered by nothing.
