@@ -673,7 +673,8 @@ $$;
 -- are null when the batch has none.
 --
 -- Order of locks, the same in every call: wallets by id, days by date, reversed
--- postings by id, ids by (source, ext_id).
+-- postings by id, ids by (source, ext_id) in the order of their bytes, whatever the
+-- database's own order of text is.
 --
 -- Each statement is planned once per session for an unknown number of items.
 -- The planner then expects few, which gives index lookups in the tables (right
@@ -1144,9 +1145,9 @@ AS $$
 #variable_conflict use_column
 BEGIN
     INSERT INTO ledger.idem (source, ext_id)
-    SELECT DISTINCT i.source, i.ext_id
+    SELECT DISTINCT i.source COLLATE "C", i.ext_id COLLATE "C"
       FROM unnest(p_source, p_ext) AS i (source, ext_id)
-     ORDER BY i.source, i.ext_id
+     ORDER BY 1, 2
     ON CONFLICT (source, ext_id) DO NOTHING;
     RETURN QUERY
     SELECT i.ord::integer, p.id
