@@ -252,37 +252,36 @@ func (p *partnerSetCommand) change() (change topup.PartnerChange, err error) {
 	return change, nil
 }
 
-type partnerDisableCommand struct {
-	Partner string `arg:"" name:"name" help:"Whose requests are refused (zvonok partner list)."`
+// whichPartner is the partner of a command that disables or enables it.
+type whichPartner struct {
+	Partner string `arg:"" name:"name" help:"Which partner (zvonok partner list)."`
 	By      string `help:"Who does it; it is kept. Default: the user of the system." placeholder:"NAME"`
 	JSON    bool   `name:"json" help:"Print JSON."`
 }
+
+type partnerDisableCommand struct{ whichPartner }
 
 func (p *partnerDisableCommand) Run(ctx context.Context, c *console) error {
-	return disablePartner(ctx, c, p.Partner, true, p.By, p.JSON)
+	return p.disable(ctx, c, true)
 }
 
-type partnerEnableCommand struct {
-	Partner string `arg:"" name:"name" help:"Whose requests are answered again (zvonok partner list)."`
-	By      string `help:"Who does it; it is kept. Default: the user of the system." placeholder:"NAME"`
-	JSON    bool   `name:"json" help:"Print JSON."`
-}
+type partnerEnableCommand struct{ whichPartner }
 
 func (p *partnerEnableCommand) Run(ctx context.Context, c *console) error {
-	return disablePartner(ctx, c, p.Partner, false, p.By, p.JSON)
+	return p.disable(ctx, c, false)
 }
 
-func disablePartner(ctx context.Context, c *console, name string, disabled bool, by string, asJSON bool) error {
-	who, err := whoOr(by, "")
+func (p *whichPartner) disable(ctx context.Context, c *console, disabled bool) error {
+	who, err := whoOr(p.By, "")
 	if err != nil {
 		return err
 	}
 	return c.withDatabase(ctx, func(ctx context.Context, d *database) error {
-		partner, err := topup.DisablePartner(ctx, d.pool, name, disabled, who, time.Now())
+		partner, err := topup.DisablePartner(ctx, d.pool, p.Partner, disabled, who, time.Now())
 		if err != nil {
 			return err
 		}
-		if asJSON {
+		if p.JSON {
 			return printJSON(c.out, partner)
 		}
 		_, err = fmt.Fprintf(c.out, "partner %s is %s\n", partner.Name, partnerState(partner))
@@ -291,7 +290,10 @@ func disablePartner(ctx context.Context, c *console, name string, disabled bool,
 }
 
 func partnerState(p topup.Partner) string {
-	return map[bool]string{true: "disabled", false: "enabled"}[p.Disabled]
+	if p.Disabled {
+		return "disabled"
+	}
+	return "enabled"
 }
 
 type partnerLogCommand struct {

@@ -30,7 +30,8 @@ type bubble struct {
 	dialled []time.Duration // when connections were tried, since the start
 }
 
-// inBubble runs a test of time against an operator that behaves so, reached through a loop in memory.
+// inBubble runs a test of time against an operator that behaves so, reached through a loop in memory. What sleeps in
+// it moves the clock of the bubble on (testing/synctest); nobody waits.
 func inBubble(t *testing.T, b smpptest.Behaviour, change func(*OperatorConfig), test func(t *testing.T, b *bubble)) {
 	t.Helper()
 	bubbleOf(t, b, change, false, test)
